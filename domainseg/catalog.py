@@ -1,0 +1,23 @@
+"""Every part that a recipe can name: adding one is its file and one line here."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from domainseg.loaders.kaggle_nuclei import KaggleNuclei
+from domainseg.loaders.mask_folder import MaskFolder
+from domainseg.loaders.scenes import Scenes
+from domainseg.models.fcn import FCN
+from domainseg.models.fpn import FPN
+from domainseg.models.heads.boundary import BoundaryHead
+from domainseg.models.heads.height import HeightHead
+from domainseg.models.heads.semantic import SemanticHead
+from domainseg.models.unet import UNet
+
+Loader = KaggleNuclei | MaskFolder | Scenes
+Model = FCN | FPN | UNet
+Head = BoundaryHead | HeightHead | SemanticHead
+
+LOADERS: tuple[type[Loader], ...] = get_args(Loader)
+MODELS: tuple[type[Model], ...] = get_args(Model)
+HEADS: tuple[type[Head], ...] = get_args(Head)

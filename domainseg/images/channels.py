@@ -1,0 +1,125 @@
+"""The channels a model was made for, taken from an image by region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domainseg.errors import InputError, sentence
+from domainseg.images.image import Key, region_of
+from domainseg.records import Array, Plane
+
+RGB = ("red", "green", "blue")
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""Weights of red, green and blue (ITU-R BT.709), applied to the stored values."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelView:
+    """Channels of another plane: reordered, repeated, or weighed into one; sliced by region.
+
+    Attributes:
+        plane: where pixels come from.
+        channels: the names of this view's channels.
+        sources: the index in ``plane`` of each channel, or of what is weighed.
+        weights: one weight per source for a single weighed channel, or None.
+    """
+
+    plane: Plane
+    channels: tuple[str, ...]
+    sources: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        return (len(self.channels), int(self.plane.shape[1]), int(self.plane.shape[2]))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The source dtype; weighed integers are rounded to it."""
+        return self.plane.dtype
+
+    def __getitem__(self, key: Key, /) -> Array:
+        (channels, rows, columns), dropped = region_of(key, self.shape)
+        sources = self.sources if self.weights else self.sources[channels]
+        out = self._read(sources, rows, columns)
+        if self.weights is not None:
+            out = self._weighed(out)[channels]
+        return out.squeeze(axis=dropped) if dropped else out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("a view of channels has no array to share: every read is a copy")
+        return np.asarray(self[...], dtype)
+
+    def _read(self, sources: tuple[int, ...], rows: slice, columns: slice) -> Array:
+        """Return the source channels, each read once, as a new array."""
+        shape = (len(sources), rows.stop - rows.start, columns.stop - columns.start)
+        if not sources:
+            return np.empty(shape, self.dtype)
+        low, high = min(sources), max(sources) + 1
+        block = np.asarray(self.plane[low:high, rows, columns])
+        return block[[source - low for source in sources]]
+
+    def _weighed(self, block: Array) -> Array:
+        weights = np.array(self.weights, np.float64)
+        total = np.tensordot(weights, block, axes=(0, 0))[None]
+        return (total if self.dtype.kind == "f" else np.rint(total)).astype(self.dtype)
+
+
+def as_channels(
+    image: Plane, channels: Sequence[str], *, wanted: str | Sequence[str], where: str | Path
+) -> ChannelView:
+    """Return ``image`` with the channels that ``data.channels`` asks for, lazily.
+
+    Args:
+        image: a plane ``(C, H, W)``.
+        channels: its channel names.
+        wanted: ``rgb``: red, green and blue (three unnamed channels count as these), or one
+            channel of any name repeated; ``grey``: one channel of any name, or the luminance
+            of RGB (LUMINANCE, rounded to the dtype); or a list of names that must be the
+            image's own, in any order. ``rgb`` and ``grey`` leave an alpha channel out.
+        where: the file, for the error.
+
+    Raises:
+        InputError: when the image has other channels.
+    """
+    found = tuple(channels)
+    if not isinstance(wanted, str):
+        names = tuple(wanted)
+        if len(set(names)) == len(names) and sorted(names) == sorted(found):
+            return ChannelView(image, names, tuple(found.index(name) for name in names))
+        raise _refused(where, found, f"data.channels [{', '.join(names)}]")
+    opaque = tuple(name for name in found if name != "alpha")
+    colours = _colours(found, opaque)
+    alone = (found.index(opaque[0]),) if len(opaque) == 1 else None
+    if wanted == "rgb" and (colours or alone):
+        return ChannelView(image, RGB, colours or (alone or ()) * 3)
+    if wanted == "grey" and alone:
+        return ChannelView(image, ("grey",), alone)
+    if wanted == "grey" and colours:
+        return ChannelView(image, ("grey",), colours, LUMINANCE)
+    raise _refused(where, found, f"data.channels {wanted}")
+
+
+def _colours(found: tuple[str, ...], opaque: tuple[str, ...]) -> tuple[int, ...]:
+    """Return where red, green and blue lie, nothing when the image has no such channels."""
+    if set(opaque) == set(RGB) and len(opaque) == 3:
+        return tuple(found.index(name) for name in RGB)
+    return (0, 1, 2) if found == ("c0", "c1", "c2") else ()
+
+
+def _refused(where: str | Path, found: tuple[str, ...], wanted: str) -> InputError:
+    return InputError(
+        sentence(
+            where,
+            found=f"channels {', '.join(found)}",
+            wanted=wanted,
+            fix="choose channels with image.select.channel or change data.channels",
+        )
+    )

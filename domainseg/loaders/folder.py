@@ -1,0 +1,100 @@
+"""Files of a folder by the id they share with their partners."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from domainseg.errors import InputError, MissingInputError, sentence
+from domainseg.images import FORMATS
+from domainseg.records import Array, Spacing
+
+ENDINGS = (".ome.tif", ".ome.tiff", *FORMATS)
+"""Of image and mask files; the longer ones first."""
+
+
+def bare(name: str) -> str:
+    """Return a file name or path without its image ending, unchanged if it has none."""
+    ending = next((e for e in ENDINGS if name.lower().endswith(e)), "")
+    return name[: len(name) - len(ending)]
+
+
+def some(names: Collection[str]) -> str:
+    """Return the first three names in order, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(sorted(names)[:3]) + more
+
+
+def existing_folder(folder: Path, what: str) -> Path:
+    """Return ``folder`` if it is one.
+
+    Raises:
+        MissingInputError: when it is not there, or is a file.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
+        raise MissingInputError(
+            sentence(folder, found=found, wanted=f"the folder of the {what}", fix="check the path")
+        )
+    return folder
+
+
+def files_by_id(
+    folder: Path,
+    suffix: str,
+    *,
+    skip_folders: Iterable[Path] = (),
+    skip_suffixes: Iterable[str] = (),
+) -> dict[str, Path]:
+    """Return the image files below ``folder`` whose bare name ends with ``suffix``, by id.
+
+    The id is the path below the folder, with forward slashes, without ending and suffix.
+    Hidden files are passed over, as are ``skip_folders`` and names that end with one of
+    ``skip_suffixes``.
+
+    Raises:
+        InputError: when two files have one id.
+    """
+    found: dict[str, Path] = {}
+    others, endings = tuple(skip_folders), tuple(skip_suffixes)
+    for path in sorted(folder.rglob("*")):
+        name = bare(path.name)
+        if name == path.name or name.startswith(".") or not path.is_file():
+            continue
+        if not name.endswith(suffix) or name.endswith(endings):
+            continue
+        if any(other in path.parents for other in others):
+            continue
+        place = path.relative_to(folder).parent / name[: len(name) - len(suffix)]
+        if (other := found.setdefault(place.as_posix(), path)) != path:
+            raise InputError(
+                sentence(
+                    path,
+                    found=f"the same name as {other.name}",
+                    wanted="one file per name",
+                    fix="rename or remove one",
+                )
+            )
+    return found
+
+
+def same_size(path: Path, mask: Array, size: tuple[int, int]) -> None:
+    """Raise InputError unless the mask read from ``path`` is of its image's size ``(H, W)``."""
+    if mask.shape != size:
+        raise InputError(
+            sentence(
+                path,
+                found=f"{mask.shape[0]} x {mask.shape[1]} px",
+                wanted=f"{size[0]} x {size[1]} px, the size of its image",
+                fix="export the two at one size",
+            )
+        )
+
+
+def spacing_of(
+    option: float | tuple[float, float] | None, stored: Spacing | None
+) -> Spacing | None:
+    """Return the pixel size ``(y, x)``: the option where there is one, else the file's."""
+    if option is None:
+        return stored
+    return option if isinstance(option, tuple) else (option, option)

@@ -1,0 +1,139 @@
+"""The index of a data set: a CSV with one row per image."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection
+from pathlib import Path
+
+from domainseg.errors import InputError, MissingInputError, RecipeError, sentence
+from domainseg.loaders.folder import bare, some
+from domainseg.records import Entry
+
+
+def read_index(
+    path: Path, key: str, names: Collection[str], *, required: Collection[str] = ()
+) -> dict[str, dict[str, str]]:
+    """Return the columns of each image of ``names``, as text.
+
+    ``key`` is the column of the name, with or without an image ending; ``required``
+    columns must be there too.
+
+    Raises:
+        MissingInputError: when there is no such file.
+        InputError: when a column is missing, a row is too long or too short, or the
+            rows do not name exactly ``names``, each once.
+    """
+    if not path.is_file():
+        raise MissingInputError(
+            sentence(path, found="no file", wanted="the index of the images", fix="check the path")
+        )
+    rows: dict[str, dict[str, str]] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file, strict=True)
+        columns = tuple(table.fieldnames or ())
+        for column in (key, *required):
+            if column not in columns:
+                raise InputError(
+                    sentence(
+                        path,
+                        found=f"columns {', '.join(columns) or 'none'}",
+                        wanted=f"a column {column!r}",
+                        fix="rename a column or correct the option that names it",
+                    )
+                )
+        for row in table:
+            name = _name_of(f"{path}:{table.line_num}", row, key, columns)
+            name = name if name in names else bare(name)
+            if name in rows:
+                raise InputError(
+                    sentence(
+                        f"{path}:{table.line_num}",
+                        found=f"{name} a second time",
+                        wanted="one row per image",
+                        fix="remove one of the rows",
+                    )
+                )
+            rows[name] = row
+    _refuse_unpaired(path, set(rows), set(names))
+    return rows
+
+
+def indexed_entries(
+    names: Collection[str],
+    index: Path | None,
+    *,
+    key: str,
+    kind: str | None,
+    group: str | None,
+) -> tuple[Entry, ...]:
+    """Return an entry per name, sorted, with what the index says of it.
+
+    ``kind`` and ``group`` are columns of the index; without a group column each entry
+    is its own group.
+
+    Raises:
+        InputError: as `read_index`.
+    """
+    rows: dict[str, dict[str, str]] = {name: {} for name in names}
+    if index is not None:
+        required = tuple(column for column in (kind, group) if column)
+        rows = read_index(index, key, names, required=required)
+    return tuple(
+        Entry(
+            name,
+            group=rows[name][group] if group else name,
+            kind=rows[name][kind] if kind else None,
+            columns=rows[name],
+        )
+        for name in sorted(names)
+    )
+
+
+def refuse_columns_without_index(index: str | None, *columns: str | None) -> None:
+    """Raise RecipeError when an option names a column and no index is named."""
+    asked = [column for column in columns if column]
+    if index is None and asked:
+        raise RecipeError(
+            sentence(
+                "index",
+                found=f"none, yet a column {asked[0]!r} is asked for",
+                wanted="the CSV that has it",
+                fix="name the index",
+            )
+        )
+
+
+def _name_of(where: str, row: dict[str, str], key: str, columns: tuple[str, ...]) -> str:
+    """Return the key of a row that has a value in every column and no more."""
+    if None in row or None in row.values():
+        raise InputError(
+            sentence(
+                where,
+                found="too many values" if None in row else "too few values",
+                wanted=f"{len(columns)}, as in the header",
+                fix="correct the row",
+            )
+        )
+    return row[key].strip()
+
+
+def _refuse_unpaired(path: Path, rows: set[str], names: set[str]) -> None:
+    if unknown := rows - names:
+        raise InputError(
+            sentence(
+                path,
+                found=f"rows of images that do not exist: {some(unknown)}",
+                wanted="rows of the images there are",
+                fix="add the images or remove the rows",
+            )
+        )
+    if absent := names - rows:
+        raise InputError(
+            sentence(
+                path,
+                found=f"no row for {some(absent)}",
+                wanted="one row per image",
+                fix="add the rows or remove the images",
+            )
+        )

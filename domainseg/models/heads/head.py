@@ -1,0 +1,146 @@
+"""What a head promises, and the pieces that several heads share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, find_objects
+from torch import Tensor
+
+Array = NDArray[Any]
+IGNORED = 255.0
+"""Value of a class plane where the pixel's class takes no part in the loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Annotation of one plane on the model grid.
+
+    Attributes:
+        labels: int ``(H, W)``, 0 background.
+        classes: int16 ``(max label + 1,)``; class index of each label (entry 0 unused).
+        semantic: int ``(H, W)`` class plane with 0 background, or None.
+    """
+
+    labels: Array
+    classes: Array
+    semantic: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FloatMaps:
+    """What a head predicts, before quantisation.
+
+    Attributes:
+        foreground: float32 ``(B, L, H, W)``, logit.
+        height: float32 ``(B, L, H, W)`` in [0, 1].
+        classes: uint8 ``(B, L, H, W)``.
+    """
+
+    foreground: Tensor
+    height: Tensor
+    classes: Tensor
+
+
+class Head(Protocol):
+    """Targets, loss and map encoding of one way to see objects."""
+
+    @property
+    def name(self) -> str: ...
+
+    def outputs(self, classes: int) -> int:
+        """Return the number of maps the network must give."""
+        ...
+
+    def layers(self, classes: int) -> int:
+        """Return the number of layers that are decoded apart."""
+        ...
+
+    def targets(self, truth: Truth, *, classes: int) -> NDArray[np.float32]:
+        """Return target planes ``(T, H, W)`` of a whole image, float32."""
+        ...
+
+    def loss(self, scores: Tensor, targets: Tensor, weight: Tensor, *, classes: int) -> Tensor:
+        """Return the scalar loss; ``weight (B, 1, H, W)`` is 0 where a pixel is ignored."""
+        ...
+
+    def maps(self, scores: Tensor, *, classes: int) -> FloatMaps:
+        """Return the maps of ``scores (B, outputs, H, W)``."""
+        ...
+
+
+def normalised_distance(labels: Array) -> NDArray[np.float32]:
+    """Return the distance to the object's edge over the object's largest, float32 ``(H, W)``.
+
+    The distance is that of pixel centres to the nearest pixel of another label, so it is 1
+    at the deepest pixel of every object and 0 outside. The image's border is no edge: an
+    object the image cuts keeps the distances to the edges that are seen.
+    """
+    out = np.zeros(labels.shape, np.float32)
+    for label, box in enumerate(find_objects(labels), start=1):
+        if box is None:
+            continue
+        grown = tuple(
+            slice(max(0, s.start - 1), min(n, s.stop + 1))
+            for s, n in zip(box, labels.shape, strict=True)
+        )
+        inside = labels[grown] == label
+        if inside.all():
+            out[grown] = 1.0  # no edge is seen at all: the object fills the image
+            continue
+        distance = distance_transform_edt(inside)
+        out[grown][inside] = (distance / distance.max())[inside]
+    return out
+
+
+def class_plane(truth: Truth) -> NDArray[np.float32]:
+    """Return the class index of each object pixel, ``IGNORED`` on background, float32 ``(H, W)``."""
+    plane = np.full(truth.labels.shape, IGNORED, np.float32)
+    inside = truth.labels > 0
+    plane[inside] = truth.classes[truth.labels[inside]]
+    return plane
+
+
+def smooth(planes: Tensor, sigma: float) -> Tensor:
+    """Return float planes ``(B, L, H, W)`` after a Gaussian of ``sigma`` px, cut at 4 sigma."""
+    if sigma == 0:
+        return planes
+    reach = max(1, round(4 * sigma))
+    offsets = torch.arange(-reach, reach + 1, device=planes.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    batch, layers, height, width = planes.shape
+    flat = planes.float().reshape(batch * layers, 1, height, width)
+    padded = F.pad(flat, (reach, reach, reach, reach), mode="replicate")
+    across = F.conv2d(padded, kernel.view(1, 1, 1, -1))
+    return F.conv2d(across, kernel.view(1, 1, -1, 1)).reshape(planes.shape)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of ``values`` under ``weight`` of the same shape; 0 when nothing weighs."""
+    return (values * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def dice_loss(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return 1 - Dice of ``(B, L, H, W)`` planes, over the batch, masked, mean over planes.
+
+    Dice of MONAI's ``DiceLoss(batch=True)``; the mask multiplies both arguments, as in its
+    ``MaskedDiceLoss``.
+    """
+    from monai.losses import DiceLoss
+
+    loss = DiceLoss(batch=True, smooth_nr=1.0, smooth_dr=1.0)
+    result: Tensor = loss(probability * weight, target * weight)
+    return result
+
+
+def class_loss(scores: Tensor, plane: Tensor) -> Tensor:
+    """Return cross-entropy of ``scores (B, K, H, W)`` where ``plane (B, H, W)`` names a class."""
+    named = plane != IGNORED
+    target = torch.where(named, plane, torch.zeros_like(plane)).long()
+    return weighted_mean(F.cross_entropy(scores, target, reduction="none"), named.float())

@@ -1,0 +1,136 @@
+"""A trained model is one ``.safetensors`` file: weights, and a card of JSON in its metadata.
+
+Loading never unpickles: the format holds tensors and text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from domainseg.atomic import atomic_path
+from domainseg.errors import MissingInputError, ModelFileError, sentence
+
+SCHEMA = 1
+_KEY = "domainseg"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What is known of a trained model.
+
+    Attributes:
+        recipe: the resolved recipe as plain values.
+        classes: class names, in the order of the head's outputs.
+        channels: names of the channels the network was trained on.
+        stride_px: coarsest stride of the network.
+        halo_px: context on each side of a core.
+        halos: readings of the halo's measurement, ``halo_px, difference, flipped`` each.
+        whole_window_layers: layers that see the whole window, whatever the halo.
+        diameter_px: median equivalent diameter of the training objects on the model grid.
+        training: images, objects, steps, minutes, device, precision.
+        data: facts of the training data (card, licence, citation) where known.
+        scores: validation scores by name.
+        versions: of the packages it was trained with.
+    """
+
+    recipe: Mapping[str, Any]
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    stride_px: int
+    halo_px: int
+    halos: tuple[Mapping[str, float], ...]
+    whole_window_layers: tuple[str, ...]
+    diameter_px: float | None
+    training: Mapping[str, Any]
+    data: Mapping[str, Any]
+    scores: Mapping[str, float]
+    versions: Mapping[str, str]
+
+
+def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write weights and card to ``path``; the file appears whole or not at all."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    text = json.dumps({"schema": SCHEMA, **asdict(card)}, sort_keys=True)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: text, "format": "pt"})
+
+
+def read_card(path: Path) -> ModelCard:
+    """Return the card of a model file; no weight is read.
+
+    Raises:
+        MissingInputError: no such file.
+        ModelFileError: truncated, not safetensors, or not written by domainseg.
+    """
+    return _open(path, weights=False)[0]
+
+
+def read_model(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+    """Return the card and the weights of a model file, on the CPU; errors as ``read_card``."""
+    return _open(path, weights=True)
+
+
+def model_sha256(path: Path) -> str:
+    """Return the SHA-256 of the file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open(path: Path, *, weights: bool) -> tuple[ModelCard, dict[str, Tensor]]:
+    if not path.is_file():
+        raise MissingInputError(
+            sentence(
+                path, found="no such file", wanted="a model", fix="train one with `domainseg train`"
+            )
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            card = _card(path, metadata)
+            tensors = {key: file.get_tensor(key) for key in file.keys()} if weights else {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(
+            sentence(
+                path,
+                found="a truncated or foreign file",
+                wanted="a .safetensors model of domainseg",
+                fix="copy it again, or train it again",
+            )
+        ) from error
+    return card, tensors
+
+
+def _card(path: Path, metadata: Mapping[str, str]) -> ModelCard:
+    if _KEY not in metadata:
+        raise ModelFileError(
+            sentence(
+                path,
+                found="safetensors without a domainseg card",
+                wanted="a model written by `domainseg train`",
+                fix="train the recipe to get one",
+            )
+        )
+    values = json.loads(metadata[_KEY])
+    if values.pop("schema", None) != SCHEMA or set(values) != {f.name for f in fields(ModelCard)}:
+        raise ModelFileError(
+            sentence(
+                path,
+                found="a card of another version",
+                wanted=f"schema {SCHEMA}",
+                fix="use the version of domainseg that wrote it, or train it again",
+            )
+        )
+    for name in ("classes", "channels", "halos", "whole_window_layers"):
+        values[name] = tuple(values[name])
+    return ModelCard(**values)

@@ -1,0 +1,65 @@
+"""U-Net: an encoder, and a decoder that concatenates each depth's features on the way up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+from domainseg.models.encoders import build_encoder, input_scaling
+from domainseg.models.network import EncoderDecoder, output_convolution
+
+
+@dataclass(frozen=True, slots=True)
+class UNet:
+    """U-Net (Ronneberger et al. 2015) with any encoder of segmentation-models-pytorch or timm.
+
+    Attributes:
+        encoder: backbone name, as either library spells it.
+        weights: ``imagenet`` or None.
+        depth: number of times the encoder halves the image; the stride is 2**depth.
+        decoder_channels: width of each decoder level, deepest first, ``depth`` numbers.
+    """
+
+    name: Literal["unet"] = "unet"
+    encoder: str = "tf_efficientnet_lite0"
+    weights: Literal["imagenet"] | None = "imagenet"
+    depth: int = 5
+    decoder_channels: tuple[int, ...] = (128, 64, 48, 32, 16)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.depth <= 5:
+            raise ValueError(f"depth is {self.depth}, wanted 1 to 5")
+        if len(self.decoder_channels) != self.depth:
+            raise ValueError(
+                f"decoder_channels has {len(self.decoder_channels)} numbers, "
+                f"wanted one per level, that is {self.depth}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels per cell of the deepest feature map; windows are multiples of it."""
+        return int(2**self.depth)
+
+    def without_weights(self) -> Self:
+        """Return the same architecture starting from random weights."""
+        return replace(self, weights=None)
+
+    def build(self, channels: int, outputs: int) -> EncoderDecoder:
+        """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
+        encoder = build_encoder(self.encoder, self.weights, channels=channels, depth=self.depth)
+        decoder = UnetDecoder(
+            encoder_channels=encoder.out_channels,
+            decoder_channels=self.decoder_channels,
+            n_blocks=self.depth,
+            use_norm="batchnorm",
+            add_center_block=False,
+            attention_type=None,
+        )
+        return EncoderDecoder(
+            encoder,
+            decoder,
+            output_convolution(self.decoder_channels[-1], outputs),
+            scaling=input_scaling(self.encoder, self.weights, channels),
+        )

@@ -1,0 +1,438 @@
+"""Recipes: one YAML file, complete and readable alone, checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator, with_config
+
+from domainseg import catalog
+from domainseg.errors import RecipeError, sentence
+from domainseg.images.normalise import Normalisation
+from domainseg.loaders.splits import Split
+from domainseg.shipped import shipped
+
+Loader = Annotated[catalog.Loader, Field(discriminator="name")]
+Model = Annotated[catalog.Model, Field(discriminator="name")]
+Head = Annotated[catalog.Head, Field(discriminator="name")]
+
+# Parts are plain dataclasses that know nothing of validation; here they learn to refuse
+# options that they do not have.
+for _part in (*catalog.LOADERS, *catalog.MODELS, *catalog.HEADS, Split, Normalisation):
+    with_config(ConfigDict(extra="forbid"))(_part)
+
+Splitting = Literal["prominence", "none"]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and nothing in it that is not named here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Where images come from and what the network sees of them.
+
+    Attributes:
+        loader: layout on disk, with its own options.
+        root: folder of the data, relative to where the command runs; null for made-up data.
+        channels: ``rgb`` (grey is repeated, alpha dropped), ``grey`` (colour becomes
+            luminance), or the names of the channels in their order.
+        select: how a stack is read, as in ``{z: max, t: 0}``.
+        spacing_um: pixel size of the model grid, null = the images' own pixels.
+        diameter_px: median object diameter on the model grid, instead of ``spacing_um``.
+        classes: source class to the name it is trained as; null drops a class.
+        split: which images train, validate, test.
+        normalise: intensity range, of whole images.
+    """
+
+    loader: Loader
+    root: str | None = None
+    channels: Literal["rgb", "grey"] | tuple[str, ...] = "rgb"
+    select: dict[str, Any] = Field(default_factory=dict)
+    spacing_um: PositiveFloat | None = None
+    diameter_px: PositiveFloat | None = None
+    classes: dict[str, str | None] | None = None
+    split: Split = Field(default_factory=Split)
+    normalise: Normalisation = Field(default_factory=Normalisation)
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        if self.spacing_um is not None and self.diameter_px is not None:
+            raise ValueError("spacing_um and diameter_px both set the model grid; give one of them")
+        return self
+
+    @property
+    def channel_count(self) -> int:
+        """Number of channels of the network's input."""
+        if isinstance(self.channels, str):
+            return {"rgb": 3, "grey": 1}[self.channels]
+        return len(self.channels)
+
+
+class Train(Section):
+    """How the network is fitted.
+
+    One of ``max_minutes``, ``max_epochs`` and ``max_steps`` ends it; minutes are turned
+    into steps after a timed warm-up, and the recipe written beside the model says how many.
+
+    Attributes:
+        seed: of weights, patches and augmentation.
+        patch_px: side of a training patch on the model grid, a multiple of the stride.
+        margin: side of what is cut out for augmentation, over ``patch_px``.
+        batch: patches per step.
+        steps_per_epoch: steps between validations.
+        object_share: share of patches drawn around an object.
+        learning_rate: peak of AdamW.
+        weight_decay: of weights, not of biases and norms.
+        warmup_share: share of the steps in which the learning rate rises.
+        ema_decay: of the running average of the weights that is kept.
+        clip_norm: largest gradient norm.
+        patience: epochs without a better validation score before it ends.
+        precision: ``auto`` is bf16 where the processor computes in it, else fp32.
+        device: ``auto`` is a GPU where there is one.
+        workers: loader processes; the result does not depend on them.
+    """
+
+    seed: int = 0
+    patch_px: PositiveInt = 256
+    margin: Annotated[float, Field(ge=1, le=3)] = 1.4
+    batch: PositiveInt = 8
+    steps_per_epoch: PositiveInt = 100
+    max_minutes: PositiveFloat | None = None
+    max_epochs: PositiveInt | None = None
+    max_steps: PositiveInt | None = None
+    object_share: Share = 0.7
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_share: Share = 0.05
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    clip_norm: PositiveFloat = 1.0
+    patience: PositiveInt | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 1
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        ends = [self.max_minutes, self.max_epochs, self.max_steps]
+        if sum(end is not None for end in ends) != 1:
+            raise ValueError("give exactly one of max_minutes, max_epochs and max_steps")
+        return self
+
+
+class Tiling(Section):
+    """How large images are cut.
+
+    Attributes:
+        core_px: side of the part of a window that is kept.
+        halo_px: context on each side, or ``measured`` on the trained network.
+        batch: windows per forward pass.
+    """
+
+    core_px: PositiveInt = 1024
+    halo_px: Literal["measured"] | Annotated[int, Field(ge=0)] = "measured"
+    batch: PositiveInt = 1
+
+
+class InstanceRules(Section):
+    """How maps become objects.
+
+    Attributes:
+        threshold: smallest foreground probability of an object's pixel.
+        split: ``prominence`` parts touching objects, ``none`` keeps connected groups;
+            one for all, or one per class; null = what the head draws (``none`` for semantic).
+        prominence: rise of a peak above the saddle that makes it an object of its own.
+        merge_classes: let touching pixels of different classes belong to one object.
+        min_area_px: smaller objects are dropped, px of the model grid.
+        max_area_px: larger objects are dropped, null = none.
+        min_score: objects with a lower mean foreground probability are dropped.
+        fill_holes: fill holes that lie wholly inside one object.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    split: Splitting | dict[str, Splitting] | None = None
+    prominence: Share = 0.1
+    merge_classes: bool = False
+    min_area_px: Annotated[int, Field(ge=0)] = 0
+    max_area_px: PositiveInt | None = None
+    min_score: Share = 0.0
+    fill_holes: bool = True
+
+
+class Evaluate(Section):
+    """What an evaluation counts.
+
+    Attributes:
+        thresholds: IoU at which objects match.
+    """
+
+    thresholds: tuple[Annotated[float, Field(gt=0, le=1)], ...] = tuple(
+        round(0.5 + 0.05 * i, 2) for i in range(9)
+    )
+
+
+class Report(Section):
+    """What the page says beside the figures.
+
+    Attributes:
+        title: heading of the page, null = the run's name.
+    """
+
+    title: str | None = None
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    data: Data
+    augment: tuple[dict[str, dict[str, Any]], ...] = ()
+    model: Model
+    head: Head
+    train: Train
+    tiling: Tiling = Field(default_factory=Tiling)
+    instances: InstanceRules = Field(default_factory=InstanceRules)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+    report: Report = Field(default_factory=Report)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        stride = self.model.stride
+        sides = {
+            "train.patch_px": self.train.patch_px,
+            "tiling.core_px": self.tiling.core_px,
+            "tiling.halo_px": 0 if self.tiling.halo_px == "measured" else self.tiling.halo_px,
+        }
+        for name, value in sides.items():
+            if value % stride:
+                raise ValueError(
+                    f"{name} is {value}, wanted a multiple of {stride}, the stride of model.depth"
+                )
+        split = self.instances.split
+        parts = split == "prominence" or (
+            isinstance(split, dict) and "prominence" in split.values()
+        )
+        if self.head.name == "semantic" and parts:
+            raise ValueError(
+                "instances.split is prominence, but head semantic draws no height to split by; "
+                "use head.name=height, or instances.split=none"
+            )
+        return self
+
+    def splits(self, classes: Sequence[str]) -> tuple[bool, ...]:
+        """Return for each class whether its touching objects are parted."""
+        split = self.instances.split
+        if split is None:
+            return (self.head.name != "semantic",) * len(classes)
+        if isinstance(split, str):
+            return (split == "prominence",) * len(classes)
+        return tuple(split.get(name, "prominence") == "prominence" for name in classes)
+
+    def to_yaml(self) -> str:
+        """Return the recipe with every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as plain values."""
+        return self.model_dump(mode="json")
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe in ``path`` with ``key.path=value`` overrides put in.
+
+    Values are read as YAML. ``path`` may be the bare name of a recipe that ships.
+
+    Raises:
+        RecipeError: the file is not there or not YAML, a key is unknown, a value does not
+            fit, or two parts do not go together; names file, line and key.
+    """
+    file = _find(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            sentence(file, found=" ".join(str(error).split()), wanted="YAML", fix="correct it")
+        ) from error
+    if not isinstance(values, dict):
+        raise RecipeError(
+            sentence(file, found="no sections", wanted="data, model, head, train", fix="add them")
+        )
+    changed = set()
+    for override in overrides:
+        changed.add(_put(values, override))
+    return _validate(values, _Source(str(path), node, frozenset(changed)))
+
+
+def recipe_from_json(values: Mapping[str, Any], *, where: str) -> Recipe:
+    """Return the recipe that ``Recipe.to_json`` gave, as a model file holds it."""
+    return _validate(dict(values), _Source(where, None, frozenset()))
+
+
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return ``recipe`` with ``key.path=value`` overrides put in."""
+    values = recipe.to_json()
+    changed = frozenset(_put(values, override) for override in overrides)
+    return _validate(values, _Source("recipe", None, changed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a recipe's values came from, to name the line of a mistake."""
+
+    name: str
+    node: yaml.Node | None
+    overridden: frozenset[tuple[str, ...]]
+
+    def at(self, keys: tuple[str, ...]) -> str:
+        if any(keys[: len(k)] == k for k in self.overridden):
+            return "command line"
+        line = self._line(keys)
+        return self.name if line is None else f"{self.name}:{line}"
+
+    def _line(self, keys: tuple[str, ...]) -> int | None:
+        node, line = self.node, None
+        for key in keys:
+            if isinstance(node, yaml.MappingNode):
+                found = [(k, v) for k, v in node.value if k.value == key]
+                if not found:
+                    break
+                line, node = found[0][0].start_mark.line + 1, found[0][1]
+            elif (
+                isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value)
+            ):
+                node = node.value[int(key)]
+                line = node.start_mark.line + 1
+            else:
+                break
+        return line
+
+
+def _find(path: Path) -> Path:
+    if path.is_file():
+        return path
+    names = sorted(p.stem for p in shipped("recipes").glob("*.yaml"))
+    if path.suffix in ("", ".yaml") and path.parent == Path() and path.stem in names:
+        return shipped("recipes") / f"{path.stem}.yaml"
+    near = get_close_matches(path.stem, names, n=1)
+    raise RecipeError(
+        sentence(
+            path,
+            found="no such file",
+            wanted="a recipe",
+            fix=f"did you mean '{near[0]}'?" if near else f"one of {', '.join(names)} ships",
+        ).replace("?.", "?")
+    )
+
+
+def _put(values: dict[str, Any], override: str) -> tuple[str, ...]:
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise RecipeError(
+            sentence(
+                "command line", found=f"'{override}'", wanted="key.path=value", fix="correct it"
+            )
+        )
+    *parents, last = keys = tuple(key.split("."))
+    section = values
+    for parent in parents:
+        inner = section.setdefault(parent, {})
+        if inner is None:
+            inner = section[parent] = {}
+        if not isinstance(inner, dict):
+            raise RecipeError(
+                sentence(
+                    "command line", found=f"'{key}'", wanted="a section", fix=f"set {parent} itself"
+                )
+            )
+        section = inner
+    try:
+        section[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            sentence("command line", found=f"'{override}'", wanted="a YAML value", fix="quote it")
+        ) from error
+    return keys
+
+
+def _validate(values: Mapping[str, Any], source: _Source) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RecipeError(_describe(first, source, values)) from None
+
+
+def _describe(error: Any, source: _Source, values: Mapping[str, Any]) -> str:
+    """Return one sentence for one of pydantic's errors."""
+    keys = _keys(error["loc"], values)
+    where, name = source.at(keys), ".".join(keys)
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            options = _options(keys[:-1], values)
+            near = get_close_matches(keys[-1], options, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(options)}."
+            return f"{where}: {name} is not an option; {hint}"
+        case "missing" | "missing_argument":
+            return f"{where}: {name} is missing; add it."
+        case "union_tag_invalid":
+            return f"{where}: {name}.name is '{context['tag']}', wanted one of {context['expected_tags']}."
+        case "union_tag_not_found":
+            return f"{where}: {name}.name is missing; it says which part is meant."
+        case "value_error":
+            reason = str(context["error"]).rstrip(".")
+            return f"{where}: {name + ': ' if name else ''}{reason}."
+        case _:
+            message = error["msg"][0].lower() + error["msg"][1:]
+            return f"{where}: {name} is {error['input']!r}; {message}."
+
+
+def _keys(location: Sequence[str | int], values: Any) -> tuple[str, ...]:
+    """Return the location as keys of the file: pydantic puts the names of parts between them."""
+    keys: list[str] = []
+    for i, part in enumerate(location):
+        text = str(part)
+        if isinstance(values, Mapping):
+            last = i == len(location) - 1
+            if text not in values and not (last and keys != [] or len(location) == 1):
+                continue
+            if text not in values and _is_tag(text, values):
+                continue
+            values = values.get(text)
+        elif isinstance(values, Sequence) and isinstance(part, int):
+            values = values[part] if part < len(values) else None
+        else:
+            continue
+        keys.append(text)
+    return tuple(keys)
+
+
+def _is_tag(text: str, values: Mapping[str, Any]) -> bool:
+    return values.get("name") == text
+
+
+def _options(keys: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """Return the options of the section at ``keys``."""
+    kind: Any = Recipe
+    inner: Any = values
+    for key in keys:
+        inner = inner.get(key) if isinstance(inner, Mapping) else None
+        parts = {"loader": catalog.LOADERS, "model": catalog.MODELS, "head": catalog.HEADS}.get(key)
+        if parts is not None and isinstance(inner, Mapping):
+            kind = next(p for p in parts if p.__dataclass_fields__["name"].default == inner["name"])
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[key].annotation
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return list(kind.model_fields)
+    return [field.name for field in fields(kind)]

@@ -1,0 +1,88 @@
+"""A document as one HTML file: no network, no script, nothing beside it.
+
+The template escapes everything; what it is given as markup is made here: the
+style sheet of the package and drawings passed through `inline_svg`. The content
+security policy names the style sheet by its hash, so the page could not load or
+run anything even if a name from the data got through.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from domainseg.report import plots
+from domainseg.report.document import TEXT, Block, Document, Figure, Picture, Value
+from domainseg.report.numbers import written
+from domainseg.report.svg import inline_svg
+from domainseg.report.visible import shortened, visible
+
+_COLOURS = {
+    plots.INK: "var(--ink)",
+    plots.MUTED: "var(--muted)",
+    plots.RULE: "var(--rule)",
+    plots.ACCENT: "var(--accent)",
+} | {colour: f"var(--series-{i})" for i, colour in enumerate(plots.SERIES, 1)}
+
+_CELL = 64
+"""Characters of a name in a table; the whole name is in its tooltip and in the JSON."""
+
+
+def render(document: Document) -> str:
+    """Return the page as HTML text with a final line end; equal documents, equal text."""
+    css = _packaged("page.css")
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    template = _environment().from_string(_packaged("page.html.j2"))
+    page = template.render(document=document, css=Markup(css), style_hash=f"sha256-{digest}")  # noqa: S704 - the package's own file
+    return re.sub(r"\n\s*\n+", "\n", page).rstrip() + "\n"
+
+
+def _packaged(name: str) -> str:
+    return resources.files("domainseg.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalised,
+    )
+    filters: dict[str, Callable[..., object]] = {
+        "written": written,
+        "kind": _kind,
+        "short": _short,
+        "drawing": _drawing,
+        "source": _source,
+    }
+    environment.filters.update(filters)
+    environment.globals["plain"] = TEXT
+    return environment
+
+
+def _finalised(value: object) -> object:
+    """Return what every ``{{ }}`` prints, with nothing invisible in it."""
+    return value if isinstance(value, Markup) else visible(str(value))
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__
+
+
+def _short(value: Value) -> str:
+    return shortened(str(value), _CELL)
+
+
+def _drawing(figure: Figure) -> Markup:
+    return Markup(inline_svg(figure.svg, prefix=figure.id, colours=_COLOURS))  # noqa: S704 - cleaned
+
+
+def _source(picture: Picture) -> str:
+    return f"data:{picture.media};base64,{base64.b64encode(picture.data).decode()}"

@@ -1,0 +1,188 @@
+"""Plots as SVG text: Vega-Lite drawn by vl-convert, without a browser.
+
+A plot takes the numbers it draws, already binned and summarised, so that the
+table beside it and the plot cannot differ. The colours are tokens which the page
+replaces by its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import vl_convert
+
+from domainseg.quality.statistics import Quartiles
+from domainseg.report.visible import shortened, visible
+
+INK = "#101112"
+MUTED = "#606162"
+RULE = "#d0d1d2"
+ACCENT = "#1b6f7a"
+SERIES = ("#1b6f7b", "#b4530a", "#6b4fa0", "#3b7d23", "#a3245b", "#5b6470")
+"""Colours of several lines; more lines than colours start again with dashes."""
+
+_WIDTH = 600
+_VEGA_LITE = "6.1"
+_LABEL = 44
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of one class between shared edges, with its quartiles."""
+
+    name: str
+    counts: tuple[int, ...]
+    summary: Quartiles
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One named series of y over the shared x; None where y is not known."""
+
+    name: str
+    y: tuple[float | None, ...]
+
+
+def size_histograms(edges: Sequence[float], histograms: Sequence[Histogram], *, title: str) -> str:
+    """Return one histogram per class, one below the other, on one shared log axis.
+
+    A line above the bars spans the middle half of the objects, a tick on it
+    marks the median.
+    """
+    ticks = log_ticks(edges[0], edges[-1])
+    panels = [
+        _histogram(edges, one, ticks=ticks, title=title if one is histograms[-1] else "")
+        for one in histograms
+    ]
+    return _drawn(alt.vconcat(*panels, spacing=14))
+
+
+def lines(x: Sequence[float], series: Sequence[Line], *, x_title: str, y_title: str) -> str:
+    """Return lines over ``x`` with y from 0 to 1 and a legend at the top."""
+    rows = [
+        {"x": at, "y": value, "name": _name(line.name)}
+        for line in series
+        for at, value in zip(x, line.y, strict=True)
+        if value is not None
+    ]
+    names = [_name(line.name) for line in series]
+    colour = alt.Color("name:N").scale(
+        domain=names, range=[SERIES[i % len(SERIES)] for i in range(len(names))]
+    )
+    dash = alt.StrokeDash("name:N", legend=None).scale(
+        domain=names, range=[[1, 0] if i < len(SERIES) else [5, 3] for i in range(len(names))]
+    )
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point={"size": 34, "filled": True}, strokeWidth=2)
+        .encode(
+            x=alt.X("x:Q").title(x_title).scale(zero=False, nice=False).axis(values=list(x)),
+            y=alt.Y("y:Q").title(y_title).scale(domain=[0, 1]).axis(tickCount=5, format=".1f"),
+            color=colour.legend(orient="top", title=None, symbolType="stroke", columns=4),
+            strokeDash=dash,
+        )
+        .properties(width=_WIDTH, height=220)
+    )
+    return _drawn(chart)
+
+
+def log_edges(low: float, high: float) -> list[float]:
+    """Return edges of equal ratio that cover ``[low, high]``, at most 41, on a fixed grid.
+
+    The grid is ``10 ** (k / n)`` with n of 40, 20, 10, 5 or 1 a decade, so that two
+    reports of like sizes have bins in common.
+
+    Raises:
+        ValueError: unless ``0 < low <= high < inf``.
+    """
+    if not 0 < low <= high < math.inf:
+        raise ValueError(f"no logarithmic bins cover {low} to {high}")
+    for per_decade in (40, 20, 10, 5, 1):
+        first = math.floor(math.log10(low) * per_decade)
+        last = max(math.floor(math.log10(high) * per_decade) + 1, first + 1)
+        if last - first <= 40:
+            break
+    return [10 ** (k / per_decade) for k in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten inside ``[low, high]``; only powers when many."""
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    factors: tuple[int, ...] = (1, 2, 5) if math.log10(high / low) <= 4 else (1,)
+    ticks = [float(f"{factor}e{decade}") for decade in decades for factor in factors]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def _histogram(
+    edges: Sequence[float], one: Histogram, *, ticks: Sequence[float], title: str
+) -> alt.LayerChart:
+    bars = [
+        {"low": low, "high": high, "count": count}
+        for low, high, count in zip(edges[:-1], edges[1:], one.counts, strict=True)
+        if count
+    ]
+    top = max(one.counts)
+    x = (
+        alt.X("low:Q")
+        .scale(type="log", domain=[edges[0], edges[-1]], nice=False)
+        .axis(values=list(ticks), format="~g", grid=False, labels=bool(title), title=title or None)
+    )
+    # Head-room of a sixth keeps the quartile line clear of the highest bar.
+    y = alt.Y("count:Q").scale(domain=[0, top * 1.16]).axis(tickCount=3, format="~s", title=None)
+    summary = alt.Data(
+        values=[
+            {
+                "low": one.summary.q1,
+                "high": one.summary.q3,
+                "median": one.summary.median,
+                "count": top * 1.09,
+            }
+        ]
+    )
+    layers = (
+        alt.Chart(alt.Data(values=bars))
+        .mark_bar(color=ACCENT, opacity=0.85, binSpacing=1, y2Offset=0)
+        .encode(x=x, x2="high:Q", y=y),
+        alt.Chart(summary)
+        .mark_rule(color=INK, strokeWidth=2.5, strokeCap="round")
+        .encode(x="low:Q", x2="high:Q", y="count:Q"),
+        alt.Chart(summary)
+        .mark_tick(color=INK, thickness=2.5, size=15, orient="vertical")
+        .encode(x="median:Q", y="count:Q"),
+    )
+    heading = alt.Title(_name(one.name), anchor="start", frame="group", offset=6)
+    return alt.layer(*layers).properties(width=_WIDTH, height=110, title=heading)
+
+
+def _name(name: str) -> str:
+    return shortened(visible(name), _LABEL)
+
+
+def _drawn(chart: alt.LayerChart | alt.VConcatChart | alt.Chart) -> str:
+    """Return the SVG of a chart in the report's plain theme."""
+    axis = alt.AxisConfig(
+        labelColor=MUTED,
+        titleColor=MUTED,
+        titleFontWeight="normal",
+        titleFontSize=12,
+        labelFontSize=11,
+        domainColor=RULE,
+        tickColor=RULE,
+        gridColor=RULE,
+        gridOpacity=0.7,
+        titlePadding=8,
+    )
+    themed = chart.configure(
+        axis=axis,
+        aria=False,
+        background="transparent",
+        view=alt.ViewConfig(stroke="transparent"),
+        title=alt.TitleConfig(color=INK, fontSize=13, fontWeight=600),
+        legend=alt.LegendConfig(labelColor=INK, labelFontSize=12, labelLimit=260),
+    )
+    svg: str = vl_convert.vegalite_to_svg(json.dumps(themed.to_dict()), vl_version=_VEGA_LITE)
+    return svg

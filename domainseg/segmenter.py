@@ -1,0 +1,248 @@
+"""A trained network with all it takes to turn an image into objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from domainseg.errors import ModelFileError, RecipeError, sentence
+from domainseg.images.channels import as_channels
+from domainseg.images.normalise import Range, apply_range, measure_range
+from domainseg.images.resample import Grid, grid_for, labels_to_source, resample_region
+from domainseg.instances.basins import Decoded, DecodeOptions, decode
+from domainseg.models.model_file import ModelCard, read_model
+from domainseg.recipe import Recipe, recipe_from_json, with_overrides
+from domainseg.records import Plane, Sample
+from domainseg.tiling.forward import MapMaker, Precision, forward_maps
+from domainseg.tiling.grid import Lattice
+
+
+@dataclass(frozen=True, slots=True)
+class Segmenter:
+    """A network, its recipe, and the lattice it is run on.
+
+    Attributes:
+        recipe: the resolved recipe.
+        classes: class names.
+        make_maps: network and head on a device.
+        lattice: how images are cut.
+        diameter_px: median object diameter in training, px of the model grid.
+    """
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    make_maps: MapMaker
+    lattice: Lattice
+    diameter_px: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """Objects of one image, in the image's own pixels.
+
+    Attributes:
+        labels: int32 ``(L, H, W)``, 0 background, numbered over all layers.
+        decoded: class, score and layer of each label (row i is label i + 1), with areas and
+            boxes on the model grid.
+        grid: the model grid.
+        intensity: range that was mapped to [0, 1].
+        warnings: what was assumed, one sentence each.
+    """
+
+    labels: NDArray[np.int32]
+    decoded: Decoded
+    grid: Grid
+    intensity: Range
+    warnings: tuple[str, ...]
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device named, or for ``auto`` a GPU where there is one.
+
+    Raises:
+        RecipeError: the device named is not there.
+    """
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if wanted == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+    if not there[wanted]:
+        raise RecipeError(
+            sentence(
+                "train.device",
+                found=f"'{wanted}', which is not here",
+                wanted="auto or cpu",
+                fix="change it",
+            )
+        )
+    return torch.device(wanted)
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """Return ``bf16`` or ``fp32``; for ``auto`` bf16 where the processor computes in it."""
+    if wanted == "auto":
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return "bf16"
+        return "fp32"
+    return "bf16" if wanted == "bf16" else "fp32"
+
+
+def map_maker(
+    network: nn.Module,
+    recipe: Recipe,
+    classes: Sequence[str],
+    *,
+    device: torch.device,
+    precision: Precision,
+) -> MapMaker:
+    """Return network and head of a recipe as one maker of maps; the network is set to eval."""
+    head, count = recipe.head, len(classes)
+
+    def encode(scores: Tensor) -> Any:
+        return head.maps(scores, classes=count)
+
+    network = network.eval().to(device, memory_format=torch.channels_last)
+    return MapMaker(network, encode, head.layers(count), device, precision)
+
+
+def open_segmenter(
+    path: Path, *, overrides: Sequence[str] = (), device: str = "auto", precision: str = "auto"
+) -> tuple[Segmenter, ModelCard]:
+    """Return the segmenter of a model file, its recipe changed by ``overrides``.
+
+    Raises:
+        ModelFileError: the file is truncated, foreign, or its weights do not fit its recipe.
+        RecipeError: an override does not fit, or the device is not there.
+    """
+    card, weights = read_model(path)
+    recipe = recipe_from_json(card.recipe, where=str(path))
+    recipe = with_overrides(recipe, overrides) if overrides else recipe
+    # The file holds every weight: none is fetched to be overwritten.
+    architecture = recipe.model.without_weights()
+    network = architecture.build(recipe.data.channel_count, recipe.head.outputs(len(card.classes)))
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelFileError(
+            sentence(
+                path,
+                found="weights of another shape",
+                wanted=f"those of model.name={recipe.model.name} with encoder {recipe.model.encoder}",
+                fix="drop the override of the model, or train the recipe again",
+            )
+        ) from error
+    place = choose_device(device)
+    made = map_maker(
+        network, recipe, card.classes, device=place, precision=choose_precision(precision, place)
+    )
+    tiling = recipe.tiling
+    halo = card.halo_px if tiling.halo_px == "measured" else tiling.halo_px
+    lattice = Lattice(tiling.core_px, halo, card.stride_px, tiling.batch)
+    return Segmenter(recipe, card.classes, made, lattice, card.diameter_px), card
+
+
+def decode_options(recipe: Recipe, classes: Sequence[str]) -> DecodeOptions:
+    """Return the decoder's options of a recipe."""
+    rules = recipe.instances
+    return DecodeOptions(
+        threshold=rules.threshold,
+        split=recipe.splits(classes),
+        prominence=rules.prominence,
+        merge_classes=rules.merge_classes,
+        min_area_px=rules.min_area_px,
+        max_area_px=rules.max_area_px,
+        min_score=rules.min_score,
+        fill_holes=rules.fill_holes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlane:
+    """An image as the network sees it: channels, model grid, range; float32, read by region."""
+
+    plane: Plane
+    grid: Grid
+    intensity: Range
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` on the model grid."""
+        return (self.plane.shape[0], *self.grid.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always float32."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> NDArray[np.float32]:
+        _, rows, columns = key
+        y0, y1, _ = rows.indices(self.grid.shape[0])
+        x0, x1, _ = columns.indices(self.grid.shape[1])
+        region = resample_region(self.plane, self.grid, ((y0, y1), (x0, x1)))
+        return apply_range(region, self.intensity)
+
+
+def object_diameter(sample: Sample) -> float | None:
+    """Return the median diameter of the sample's annotated objects, px, None without any.
+
+    The diameter of an object is that of the circle of its area.
+    """
+    if sample.truth is None or not len(sample.truth):
+        return None
+    return float(np.sqrt(4 / np.pi * np.median(sample.truth.areas_px())))
+
+
+def model_plane(recipe: Recipe, sample: Sample, *, diameter_px: float | None) -> ModelPlane:
+    """Return a sample's image as the network sees it; the range is that of the whole image.
+
+    ``diameter_px`` is the median diameter of the image's objects, for recipes that work at one.
+
+    Raises:
+        InputError: channels that do not fit, or a pixel size or diameter that is needed.
+    """
+    data = recipe.data
+    plane = as_channels(sample.image, sample.channels, data.channels, where=sample.id)
+    grid = grid_for(
+        (plane.shape[1], plane.shape[2]),
+        sample.spacing_um,
+        wanted_spacing_um=data.spacing_um,
+        object_diameter_px=diameter_px,
+        diameter_px=data.diameter_px,
+    )
+    return ModelPlane(plane, grid, measure_range(plane, data.normalise, ignore=sample.ignore))
+
+
+def segment(
+    segmenter: Segmenter, sample: Sample, *, diameter_px: float | None = None
+) -> Segmentation:
+    """Return the objects of a sample's image, in its own pixels.
+
+    ``diameter_px`` is the median diameter of the objects in the image, needed when the
+    recipe works at a diameter; where it is None the training's diameter is assumed, and
+    the segmentation says so.
+
+    Raises:
+        InputError: the image does not fit the recipe.
+    """
+    warnings = []
+    recipe = segmenter.recipe
+    if recipe.data.diameter_px is not None and diameter_px is None:
+        diameter_px = recipe.data.diameter_px
+        warnings.append(f"object diameter not given: {diameter_px:g} px assumed, the model's own")
+    plane = model_plane(recipe, sample, diameter_px=diameter_px)
+    maps = forward_maps(segmenter.make_maps, plane, segmenter.lattice)
+    decoded = decode(maps, decode_options(recipe, segmenter.classes))
+    labels = np.stack([labels_to_source(layer, plane.grid) for layer in decoded.labels])
+    return Segmentation(labels, decoded, plane.grid, plane.intensity, tuple(warnings))
