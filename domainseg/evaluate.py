@@ -222,9 +222,9 @@ def evaluate_labels(
         raise InputError(
             sentence(
                 kinds,
-                found=f"no line for {unlisted[0]}",
+                found=f"no kind for {unlisted[0]}",
                 wanted="the kind of every image that is scored",
-                fix="add the line",
+                fix="add its line",
             )
         )
     return evaluate_pairs(

@@ -30,6 +30,7 @@ from domainseg.report.pictures import Shot, encode_within, shrink
 from domainseg.report.run_folder import (
     LABELS,
     OVERLAY,
+    PICTURE,
     SCORES,
     TRUTH,
     image_folders,
@@ -52,10 +53,10 @@ from domainseg.report.visible import shortened
 PAGE = "report.html"
 NUMBERS = "report.json"
 
-_GALLERY = 24
+_GALLERY = 16
 _GALLERY_BYTES = 6_500_000
 _WORST = 6
-_CROPS = 5
+_CROPS = 4
 _CROPS_BYTES = 3_000_000
 
 FOOTER = (
@@ -208,7 +209,7 @@ def _distinct(found: Sequence[_Found]) -> list[_Found]:
 
 
 def _pictures(found: Sequence[_Found]) -> dict[str, Picture]:
-    """Return the pictures of at most 24 images, evenly spaced, by image name."""
+    """Return the pictures of at most 16 images, evenly spaced, by image name."""
     by_name = {one.image.name: one for one in found if (one.folder / OVERLAY).exists()}
     shots = {name: _shot(by_name[name]) for name in evenly_spaced(sorted(by_name), _GALLERY)}
     small = encode_within(list(shots.values()), budget=_GALLERY_BYTES)
@@ -248,7 +249,9 @@ def _drawn(one: _Found) -> tuple[Scores, list[Shot]]:
     assert one.scores is not None  # the caller ranks by them
     truth, predicted = read_labels(one.folder / TRUTH), read_labels(one.folder / LABELS)
     overlaps = overlap_maps(truth, predicted, where=one.folder)
-    picture = read_picture(one.folder / OVERLAY, truth.shape)
+    plain = one.folder / PICTURE
+    # Without a plain picture the outlines of the overlay show through, in grey.
+    picture = read_picture(plain if plain.exists() else one.folder / OVERLAY, truth.shape)
     layers = Layers(picture, truth, predicted)
     found = instructive(find_mistakes(overlaps, truth, predicted), limit=_CROPS)
     name = shortened(one.image.name, 40)
@@ -271,5 +274,5 @@ def _mistake_shot(layers: Layers, mistake: Mistake) -> Shot:
         draw_mistake(layers, mistake),
         f"{words}, at row {y0}, column {x0}.",
         mistake.kind.capitalize(),
-        f"{area}, row {y0}, column {x0}",
+        f"{area} at y {y0}, x {x0}",
     )

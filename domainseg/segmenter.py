@@ -179,7 +179,7 @@ class ModelPlane:
     @property
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` on the model grid."""
-        return (self.plane.shape[0], *self.grid.shape)
+        return (self.plane.shape[0], *self.grid.model_shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -188,9 +188,9 @@ class ModelPlane:
 
     def __getitem__(self, key: tuple[slice, slice, slice]) -> NDArray[np.float32]:
         _, rows, columns = key
-        y0, y1, _ = rows.indices(self.grid.shape[0])
-        x0, x1, _ = columns.indices(self.grid.shape[1])
-        region = resample_region(self.plane, self.grid, ((y0, y1), (x0, x1)))
+        y0, y1, _ = rows.indices(self.grid.model_shape[0])
+        x0, x1, _ = columns.indices(self.grid.model_shape[1])
+        region = resample_region(self.plane, self.grid, ((y0, x0), (y1, x1)))
         return apply_range(region, self.intensity)
 
 
@@ -204,34 +204,45 @@ def object_diameter(sample: Sample) -> float | None:
     return float(np.sqrt(4 / np.pi * np.median(sample.truth.areas_px())))
 
 
-def model_plane(recipe: Recipe, sample: Sample, *, diameter_px: float | None) -> ModelPlane:
-    """Return a sample's image as the network sees it; the range is that of the whole image.
+def model_plane(
+    recipe: Recipe, sample: Sample, *, diameter_px: float | None, intensity: Range | None = None
+) -> ModelPlane:
+    """Return a sample's image as the network sees it.
 
-    ``diameter_px`` is the median diameter of the image's objects, for recipes that work at one.
+    ``diameter_px`` is the median diameter of the image's objects, for recipes that work at
+    one; ``intensity`` is the range of the image's group, its own when None.
 
     Raises:
         InputError: channels that do not fit, or a pixel size or diameter that is needed.
     """
     data = recipe.data
-    plane = as_channels(sample.image, sample.channels, data.channels, where=sample.id)
+    plane = as_channels(sample.image, sample.channels, wanted=data.channels, where=sample.id)
     grid = grid_for(
         (plane.shape[1], plane.shape[2]),
         sample.spacing_um,
         wanted_spacing_um=data.spacing_um,
         object_diameter_px=diameter_px,
         diameter_px=data.diameter_px,
+        where=sample.id,
     )
-    return ModelPlane(plane, grid, measure_range(plane, data.normalise, ignore=sample.ignore))
+    if intensity is None:
+        intensity = measure_range(plane, data.normalise, ignore=sample.ignore)
+    return ModelPlane(plane, grid, intensity)
 
 
 def segment(
-    segmenter: Segmenter, sample: Sample, *, diameter_px: float | None = None
+    segmenter: Segmenter,
+    sample: Sample,
+    *,
+    diameter_px: float | None = None,
+    intensity: Range | None = None,
 ) -> Segmentation:
     """Return the objects of a sample's image, in its own pixels.
 
     ``diameter_px`` is the median diameter of the objects in the image, needed when the
     recipe works at a diameter; where it is None the training's diameter is assumed, and
-    the segmentation says so.
+    the segmentation says so. ``intensity`` is the range of the image's group, its own when
+    None.
 
     Raises:
         InputError: the image does not fit the recipe.
@@ -241,7 +252,7 @@ def segment(
     if recipe.data.diameter_px is not None and diameter_px is None:
         diameter_px = recipe.data.diameter_px
         warnings.append(f"object diameter not given: {diameter_px:g} px assumed, the model's own")
-    plane = model_plane(recipe, sample, diameter_px=diameter_px)
+    plane = model_plane(recipe, sample, diameter_px=diameter_px, intensity=intensity)
     maps = forward_maps(segmenter.make_maps, plane, segmenter.lattice)
     decoded = decode(maps, decode_options(recipe, segmenter.classes))
     labels = np.stack([labels_to_source(layer, plane.grid) for layer in decoded.labels])

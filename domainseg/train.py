@@ -23,7 +23,7 @@ from domainseg.atomic import atomic_text
 from domainseg.errors import InputError, OutputError, sentence
 from domainseg.images.resample import resample_labels
 from domainseg.instances.matching import tally
-from domainseg.instances.overlaps import label_overlaps
+from domainseg.instances.overlaps import overlap_maps
 from domainseg.models.heads.head import Truth
 from domainseg.models.model_file import ModelCard, save_model
 from domainseg.models.network import whole_window_layers
@@ -92,7 +92,7 @@ class _Job:
         sample = self.source.load(self.source.splits.val[index])
         labels, _ = truth_labels(sample)
         made = segment(self.segmenter(network), sample, diameter_px=object_diameter(sample))
-        found = tally(label_overlaps(labels, made.labels[0], ignore=sample.ignore))
+        found = tally(overlap_maps(labels, made.labels[0], ignore=sample.ignore))
         return found.metrics().mean_ap
 
     def segmenter(self, network: nn.Module, halo_px: int | None = None) -> Segmenter:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ from domainseg.errors import InputError, UsageError, sentence
 from domainseg.records import Array, Plane
 
 BINS = 1 << 16
+SIGN = np.uint32(1 << 31)
 BAND_PX = 1 << 22
 """Pixels of the plane counted at a time."""
 CLIP = (-1.0, 4.0)
@@ -112,12 +114,11 @@ def measure_group_range(
     if options.scope == "fixed":
         low = np.full(channels, options.fixed_low, np.float32)
         return Range(low, np.full(channels, options.fixed_high, np.float32))
-    values = _Values(planes, ignores or [None] * len(planes), joined=options.per == "image")
-    quantiles = (options.low_percentile, options.high_percentile)
-    found = np.array([_percentiles(values, c, quantiles) for c in range(values.channels)])
+    pixels = _Pixels(tuple(planes), tuple(ignores or [None] * len(planes)), options.per == "image")
+    found = _percentiles(pixels, (options.low_percentile, options.high_percentile))
     if options.per == "image":
         found = np.repeat(found, channels, axis=0)
-    return Range(found[:, 0].astype(np.float32), found[:, 1].astype(np.float32))
+    return Range(found[:, 0].copy(), found[:, 1].copy())
 
 
 def apply_range(region: Array, range_: Range) -> NDArray[np.float32]:
@@ -127,7 +128,130 @@ def apply_range(region: Array, range_: Range) -> NDArray[np.float32]:
     """
     low = range_.low[:, None, None]
     width = range_.high[:, None, None] - low
-    scale = np.divide(np.float32(1.0), width, out=np.zeros_like(width), where=width > 0)
+    usable = width >= np.finfo(np.float32).tiny  # below, 1 / width is infinite
+    scale = np.divide(np.float32(1.0), width, out=np.zeros_like(width), where=usable)
     out = np.subtract(region, low, dtype=np.float32)
     out *= scale
     return np.clip(out, *CLIP, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """The pixels that count, as integer keys in the order of their values.
+
+    Attributes:
+        planes, ignores: the images and what does not count in each.
+        joined: whether all channels are one.
+    """
+
+    planes: tuple[Plane, ...]
+    ignores: tuple[NDArray[np.bool_] | None, ...]
+    joined: bool
+
+    @property
+    def narrow(self) -> bool:
+        """Whether a key has 16 bits: one dtype of integers of at most 16 bits."""
+        dtypes = {np.dtype(plane.dtype) for plane in self.planes}
+        first = next(iter(dtypes))
+        return len(dtypes) == 1 and first.kind in "ui" and first.itemsize <= 2
+
+    @property
+    def where(self) -> str:
+        """What an error names."""
+        return ", ".join(str(getattr(plane, "path", "image")) for plane in self.planes[:3])
+
+    def bands(self) -> Iterator[list[Array]]:
+        """Yield bands of keys: one uint16 or uint32 ``(n,)`` per channel, or one when joined."""
+        for plane, ignore in zip(self.planes, self.ignores, strict=True):
+            _, height, width = plane.shape
+            rows = max(1, BAND_PX // max(1, width))
+            for top in range(0, height, rows):
+                band = np.asarray(plane[:, top : top + rows, :])
+                keys = _narrow_keys(band) if self.narrow else _wide_keys(band)
+                if ignore is not None:
+                    keys = keys[:, ~ignore[top : top + rows]]
+                flat = keys.reshape(1 if self.joined else len(keys), -1)
+                yield list(flat)
+
+
+def _percentiles(pixels: _Pixels, percentiles: tuple[float, float]) -> NDArray[np.float32]:
+    """Return float32 ``(C, 2)`` percentiles (``C`` 1 when joined)."""
+    shift = 0 if pixels.narrow else 16
+    channels = 1 if pixels.joined else pixels.planes[0].shape[0]
+    counts = np.zeros((channels, BINS), np.int64)
+    for band in pixels.bands():
+        for keys, into in zip(band, counts, strict=True):
+            _count((keys >> shift).astype(np.uint16, copy=False), into)
+    totals = counts.sum(axis=1)
+    if not totals.all():
+        raise InputError(
+            sentence(
+                pixels.where,
+                found="no pixel that counts",
+                wanted="at least one to measure the intensity range on",
+                fix="check the ignore mask",
+            )
+        )
+    ranks = [[max(1, math.ceil(p / 100.0 * n)) for p in percentiles] for n in totals]
+    halves = [[_find(c, rank) for rank in row] for c, row in zip(counts, ranks, strict=True)]
+    bins = np.array([[at for at, _ in row] for row in halves], np.uint32)
+    if pixels.narrow:
+        offset = -32768 if pixels.planes[0].dtype.kind == "i" else 0
+        return (bins.astype(np.int32) + offset).astype(np.float32)
+    rest = [[rank for _, rank in row] for row in halves]
+    return _wide_values(np.left_shift(bins, np.uint32(16)) | _lower_halves(pixels, bins, rest))
+
+
+def _lower_halves(
+    pixels: _Pixels, bins: NDArray[np.uint32], ranks: list[list[int]]
+) -> NDArray[np.uint32]:
+    """Return the lower 16 bits of the keys at ``ranks`` among those with upper bits ``bins``."""
+    counts = np.zeros((*bins.shape, BINS), np.int64)
+    for band in pixels.bands():
+        for keys, uppers, into in zip(band, bins, counts, strict=True):
+            for upper, target in zip(uppers, into, strict=True):
+                _count_lower(keys, upper, target)
+    found = [
+        [_find(count, rank)[0] for count, rank in zip(row, wanted, strict=True)]
+        for row, wanted in zip(counts, ranks, strict=True)
+    ]
+    return np.array(found, np.uint32)
+
+
+def _find(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
+    """Return the bin of the ``rank``-th value (from 1) and its rank inside the bin."""
+    reached = np.cumsum(counts)
+    at = int(np.searchsorted(reached, rank))
+    return at, rank - int(reached[at] - counts[at])
+
+
+def _narrow_keys(values: Array) -> NDArray[np.uint16]:
+    if values.dtype.kind == "i":
+        return (values.astype(np.int32) + 32768).astype(np.uint16)
+    return values.astype(np.uint16, copy=False)
+
+
+def _wide_keys(values: Array) -> NDArray[np.uint32]:
+    """Return integers in the order of the float32 values: IEEE 754 bits, negatives flipped."""
+    bits = (values.astype(np.float32) + np.float32(0.0)).view(np.uint32)  # + 0 turns -0 into 0
+    every_if_negative = (bits.view(np.int32) >> 31).view(np.uint32)
+    return np.asarray(bits ^ (every_if_negative | SIGN))
+
+
+def _wide_values(keys: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """Undo ``_wide_keys``."""
+    every_if_negative = np.subtract(keys >> 31, 1, dtype=np.uint32)
+    return np.ascontiguousarray(keys ^ (every_if_negative | SIGN)).view(np.float32)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(keys: NDArray[np.uint16], counts: NDArray[np.int64]) -> None:
+    for i in range(len(keys)):
+        counts[keys[i]] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_lower(keys: NDArray[np.uint32], upper: int, counts: NDArray[np.int64]) -> None:
+    for i in range(len(keys)):
+        if keys[i] >> 16 == upper:
+            counts[keys[i] & 0xFFFF] += 1

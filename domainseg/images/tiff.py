@@ -22,6 +22,7 @@ from domainseg.images.files import refusing_damage
 from domainseg.images.image import Box, Header, Image
 from domainseg.images.npy import image_dtype
 from domainseg.images.select import Projection, check_names, pick_channels, pick_planes
+from domainseg.images.tiff_chain import check_chain
 from domainseg.images.tiff_layout import COLOURS, described, layout_of, series_of
 from domainseg.images.tiff_pages import Page, SegmentCache, page_of
 from domainseg.records import Array
@@ -117,6 +118,7 @@ def open_tiff(path: Path, select: Mapping[str, object], *, stored: bool = False)
         InputError: when the file is damaged, its colour space has no channels of its own,
             or it is a stack that ``select`` does not resolve.
     """
+    check_chain(path)
     with refusing_damage(path, "TIFF"), tifffile.TiffFile(path) as tif:
         position, series = series_of(path, tif, select)
         spacing, given = described(tif, series, position)

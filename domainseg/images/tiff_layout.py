@@ -83,7 +83,9 @@ def series_of(
         InputError: when there are several and ``select`` does not say which.
     """
     found = list(enumerate(tif.series))
-    if not found:
+    # An ImageJ stack has one directory; when its planes are cut off, one plane seems left.
+    cut_stack = tif.is_imagej and not tif.is_ome and found and found[0][1].kind != "imagej"
+    if not found or cut_stack:
         raise damaged(path, "TIFF")
     if found[0][1].kind in SLIDES and "series" not in select:
         return found[0]

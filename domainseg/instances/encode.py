@@ -37,8 +37,10 @@ class Rle:
         return {"size": list(self.shape), "counts": self.counts.decode("ascii")}
 
     def to_mask(self) -> NDArray[np.bool_]:
-        """Return the pixels as bool ``(H, W)``."""
-        return np.asarray(coco_mask.decode(self.to_dict()), bool)
+        """Return the pixels as bool ``(H, W)``; InputError where the counts do not fit."""
+        counts = _counts_of_rle(self, self.shape, "segmentation")
+        inside = np.arange(len(counts)) % 2 == 1
+        return np.repeat(inside, counts).reshape(self.shape[::-1]).T
 
     def area_px(self) -> int:
         """Return the number of pixels."""

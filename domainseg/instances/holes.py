@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from domainseg.instances.forest import number_roots, root_of
 from domainseg.instances.kernel import kernel
-from domainseg.instances.saddles import RECENT, Edges, list_edge
+from domainseg.instances.saddles import Edges, list_edge, no_edges
+
 
 @kernel
 def label_background(labels: NDArray[np.int32], basins: int) -> NDArray[np.int64]:
@@ -45,36 +46,39 @@ def label_background(labels: NDArray[np.int32], basins: int) -> NDArray[np.int64
 
 
 @kernel
-def list_contacts(
-    labels: NDArray[np.int32], nodes: NDArray[np.int64], basins: int
-) -> Edges:
+def list_contacts(labels: NDArray[np.int32], nodes: NDArray[np.int64], basins: int) -> Edges:
     """Return which background components of a tile are beside which basins.
 
     ``nodes`` maps a label to its node. Returns int64 ``(M, 3)``: pairs of nodes,
     one of them background, and 0.
     """
     rows, columns = labels.shape
-    contacts = np.empty((RECENT, 3), np.int64)
-    recent = np.zeros(RECENT, np.int64)
-    count = 0
+    contacts, table, count = no_edges()
     for y in range(rows):
+        row, below = labels[y], labels[min(y + 1, rows - 1)]
+        last_one = last_two = np.int32(0)
         for x in range(columns):
-            one = labels[y, x]
-            for down in range(2):
-                to_y, to_x = y + down, x + 1 - down
-                if to_y == rows or to_x == columns:
-                    continue
-                two = labels[to_y, to_x]
-                if (one > basins) != (two > basins):
-                    contacts, count = list_edge(
-                        contacts, count, recent, nodes[one], nodes[two], 0
-                    )
+            one, two = row[x], row[min(x + 1, columns - 1)]
+            if (one > basins) != (two > basins):
+                contacts, table, count = list_edge(
+                    contacts, table, count, nodes[one], nodes[two], 0
+                )
+            two = below[x]
+            new = (one != last_one) | (two != last_two)
+            if (one > basins) != (two > basins) and new:
+                contacts, table, count = list_edge(
+                    contacts, table, count, nodes[one], nodes[two], 0
+                )
+                last_one, last_two = one, two
     return contacts[:count]
 
 
 @kernel
 def owners_of_unions(
-    unions: NDArray[np.int64], peaks: NDArray[np.int64], reaching: NDArray[np.bool_], contacts: Edges
+    unions: NDArray[np.int64],
+    peaks: NDArray[np.int64],
+    reaching: NDArray[np.bool_],
+    contacts: Edges,
 ) -> NDArray[np.int64]:
     """Return for each node the union it belongs to, int64 ``(N,)``; -1 for plain background.
 

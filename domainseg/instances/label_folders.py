@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from domainseg.errors import InputError, MissingInputError, sentence
-
-SUFFIXES = (".png", ".tif", ".tiff", ".npy")
-"""What a label image is called; anything else in a folder is passed over."""
+from domainseg.images.labels import LABEL_ENDINGS
 
 RUN_LABELS = "labels.tif"
 """The label image of one input inside a run's folder: ``<stem>/labels.tif``."""
+
+# A name such as "plate.1" has no ending, so only known ones are taken off.
+_ENDINGS = (*LABEL_ENDINGS, ".jpg", ".jpeg")
 
 
 def paired_labels(
@@ -22,8 +23,8 @@ def paired_labels(
 
     Both are folders, or both are files, which are paired whatever they are called
     (the stem is then the truth's). A folder holds label images, or one folder per
-    image with a ``labels.tif`` as a run leaves it. With ``stems``, only these are
-    paired and the others may lack a counterpart.
+    image with a ``labels.tif`` as a run leaves it; other files are passed over. With
+    ``stems``, only these are paired and the others may lack a counterpart.
 
     Raises:
         MissingInputError: for a path that is not there, a folder without label
@@ -66,7 +67,8 @@ def paired_labels(
 def read_kinds(path: Path) -> dict[str, str]:
     """Return the kind of each image, by stem, from a CSV with columns ``image`` and ``kind``.
 
-    An image may be named with or without the ending of its file.
+    An image may be named with or without the ending of its file; a line without a
+    kind is passed over.
 
     Raises:
         MissingInputError: when there is no such file.
@@ -96,10 +98,12 @@ def read_kinds(path: Path) -> dict[str, str]:
         return _kinds_of_rows(((row["image"], row["kind"]) for row in reader), path)
 
 
-def _kinds_of_rows(rows: Iterable[tuple[str, str]], path: Path) -> dict[str, str]:
+def _kinds_of_rows(rows: Iterable[tuple[str | None, str | None]], path: Path) -> dict[str, str]:
     kinds: dict[str, str] = {}
     for image, kind in rows:
-        stem = Path(image).stem if Path(image).suffix.lower() in SUFFIXES else image
+        if not image or not kind:
+            continue
+        stem = Path(image).stem if Path(image).suffix.lower() in _ENDINGS else image
         if kinds.setdefault(stem, kind) != kind:
             raise InputError(
                 sentence(
@@ -120,7 +124,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
             stem, file = entry.name, entry / RUN_LABELS
             if not file.is_file():
                 continue
-        elif entry.suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+        elif entry.suffix.lower() in LABEL_ENDINGS and not entry.name.startswith("."):
             stem, file = entry.stem, entry
         else:
             continue
@@ -139,7 +143,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
             sentence(
                 folder,
                 found="no label image",
-                wanted=f"files ending in {', '.join(SUFFIXES)}, or <image>/{RUN_LABELS}",
+                wanted=f"files ending in {', '.join(LABEL_ENDINGS)}, or <image>/{RUN_LABELS}",
                 fix="name the folder that holds them",
             )
         )

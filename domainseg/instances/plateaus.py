@@ -73,11 +73,12 @@ def rank_heights(
 ) -> None:
     """Write the ranks of all pixels with ``g = 16``; ``(y0, x0)`` is the first one's place."""
     rows, columns = ranks.shape
+    least = np.uint16(quantum)
     for y in range(rows - 2):
         inside, above, out = foreground[y0 + y], height[y0 + y], ranks[y + 1]
         for x in range(columns - 2):
             level = np.uint32((np.uint32(above[x0 + x]) + 1) << LOW_BITS)
-            out[x + 1] = level if inside[x0 + x] >= quantum else np.uint32(0)
+            out[x + 1] = level if inside[x0 + x] >= least else np.uint32(0)
 
 
 @kernel

@@ -25,8 +25,6 @@ PEAK_SHIFT = 40 + LOW_BITS
 """Where it begins in the key of a peak."""
 BOND = 1 << 62
 """Set in the key of an edge that always joins."""
-RECENT = 1024
-"""Pairs of nodes remembered while edges are listed; a power of two."""
 
 Edges = NDArray[np.int64]
 
@@ -45,28 +43,49 @@ def edge_key(rank: int, other: int, index: int, way: int, width: int) -> int:
 
 
 @kernel
-def list_edge(
-    edges: Edges, count: int, recent: NDArray[np.int64], one: int, two: int, key: int
-) -> tuple[Edges, int]:
-    """Return the edges, and how many of the rows are used, with one more edge in them.
+def no_edges() -> tuple[Edges, NDArray[np.int64], int]:
+    """Return an empty list of edges for ``list_edge``: rows, table of the rows, rows in use."""
+    return np.empty((512, 3), np.int64), np.full(1024, np.int64(-1)), 0
 
-    ``recent`` (int64, ``RECENT`` zeros at the start) remembers where pairs of
-    nodes were listed; a pair that is found there keeps the larger key. It may
-    forget a pair, which is then listed twice, at no harm but room.
+
+@kernel
+def list_edge(
+    edges: Edges, table: NDArray[np.int64], count: int, one: int, two: int, key: int
+) -> tuple[Edges, NDArray[np.int64], int]:
+    """Return the list with an edge in it; of the edges of a pair the largest key is kept.
+
+    ``table`` finds the row of a pair by open addressing; it has twice the rows
+    of ``edges``, a power of two.
     """
     low, high = min(one, two), max(one, two)
-    slot = (low * 73856093 ^ high * 19349663) & (RECENT - 1)
-    row = recent[slot]
-    if row < count and edges[row, 0] == low and edges[row, 1] == high:
-        edges[row, 2] = max(edges[row, 2], key)
-        return edges, count
+    slot = slot_of(low, high, table.size)
+    while table[slot] >= 0:
+        row = table[slot]
+        if edges[row, 0] == low and edges[row, 1] == high:
+            edges[row, 2] = max(edges[row, 2], key)
+            return edges, table, count
+        slot = (slot + 1) & (table.size - 1)
+    edges[count] = low, high, key
+    table[slot] = count
+    count += 1
     if count == len(edges):
-        grown = np.empty((2 * count + RECENT, 3), np.int64)
+        grown = np.empty((2 * count, 3), np.int64)
         grown[:count] = edges
         edges = grown
-    edges[count] = low, high, key
-    recent[slot] = count
-    return edges, count + 1
+        table = np.full(4 * count, np.int64(-1))
+        for row in range(count):
+            slot = slot_of(edges[row, 0], edges[row, 1], table.size)
+            while table[slot] >= 0:
+                slot = (slot + 1) & (table.size - 1)
+            table[slot] = row
+    return edges, table, count
+
+
+@kernel
+def slot_of(low: int, high: int, size: int) -> int:
+    """Return where a pair is first looked for in a table of ``size``, a power of two."""
+    mixed = (low * 0x9E3779B1 + high) * 0x85EBCA6B
+    return (mixed ^ (mixed >> 29)) & (size - 1)
 
 
 @kernel
@@ -100,23 +119,19 @@ def tile_edges(
         width: pixels in a row of the image.
     """
     rows, columns = labels.shape
-    edges = np.empty((RECENT, 3), np.int64)
-    recent = np.zeros(RECENT, np.int64)
-    count = 0
+    edges, table, count = no_edges()
+    meets = np.zeros(columns, np.uint8)
     for y in range(rows):
-        row, below = labels[y], labels[min(y + 1, rows - 1)]
+        find_meetings(labels[y], labels[min(y + 1, rows - 1)], meets)
         for x in range(columns):
-            one = row[x]
-            west, east = max(x - 1, 0), min(x + 1, columns - 1)
-            same = row[east] == one and below[x] == one and below[west] == one
-            if one == 0 or (same and below[east] == one):
+            if not meets[x]:
                 continue
+            one, at = labels[y, x], (y0 + y, x0 + x)
             for way in range(5, 9):
                 to_y, to_x = y + way // 3 - 1, x + way % 3 - 1
                 if to_y == rows or not 0 <= to_x < columns:
                     continue
-                two = labels[to_y, to_x]
-                at, to = (y0 + y, x0 + x), (y0 + to_y, x0 + to_x)
+                two, to = labels[to_y, to_x], (y0 + to_y, x0 + to_x)
                 if two == 0 or two == one or kinds[at] != kinds[to]:
                     continue
                 rank, other = np.int64(ranks[at]), np.int64(ranks[to])
@@ -127,8 +142,29 @@ def tile_edges(
                     peak = min(peaks[one - 1], peaks[two - 1]) >> PEAK_SHIFT
                     if peak - (key >> LEVEL_SHIFT) >= limit:
                         continue
-                edges, count = list_edge(edges, count, recent, one - 1, two - 1, key)
+                edges, table, count = list_edge(edges, table, count, one - 1, two - 1, key)
     return edges[:count]
+
+
+@kernel
+def find_meetings(
+    row: NDArray[np.int32], below: NDArray[np.int32], meets: NDArray[np.uint8]
+) -> None:
+    """Write 1 where a basin may touch another to the right or below, 0 where none does.
+
+    Written without a branch, since pixels that do are rare and pixels are many.
+    """
+    last = row.size - 1
+    for x in range(row.size - 2):
+        one = row[x + 1]
+        most = max(max(row[x + 2], below[x]), max(below[x + 1], below[x + 2]))
+        # Background, 0, becomes the largest number, and never is the least.
+        least = min(np.uint32(row[x + 2] - 1), np.uint32(below[x] - 1))
+        least = min(least, np.uint32(below[x + 1] - 1))
+        least = min(least, np.uint32(below[x + 2] - 1))
+        other = (most > one) | (least < np.uint32(one - 1))
+        meets[x + 1] = np.uint8(other) & np.uint8(one > 0)
+    meets[0], meets[last] = row[0] > 0, row[last] > 0
 
 
 @kernel

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from domainseg.instances.ascent import LEAVES
 from domainseg.instances.kernel import kernel
-from domainseg.instances.saddles import BOND, RECENT, Edges, edge_key, list_edge
+from domainseg.instances.saddles import BOND, Edges, edge_key, list_edge, no_edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,8 @@ def cross_seam(
 
     ``straight`` is the way across, and ``straight +- turn`` are the diagonal ones.
     """
-    edges = np.empty((RECENT, 3), np.int64)
-    contacts = np.empty((RECENT, 3), np.int64)
-    recent, recent_contacts = np.zeros(RECENT, np.int64), np.zeros(RECENT, np.int64)
-    count = count_contacts = 0
+    edges, table, count = no_edges()
+    contacts, places, touching = no_edges()
     length = nodes[0].size
     for i in range(length):
         for aside in range(-1, 2):
@@ -122,11 +120,9 @@ def cross_seam(
                 followed = ways[0][i] == way + LEAVES or ways[1][j] == 8 - way + LEAVES
                 if followed or (plain[0][i] and plain[1][j]):
                     key |= BOND
-                edges, count = list_edge(edges, count, recent, one, two, key)
+                edges, table, count = list_edge(edges, table, count, one, two, key)
             elif aside == 0 and rank == other:
-                edges, count = list_edge(edges, count, recent, one, two, BOND)
+                edges, table, count = list_edge(edges, table, count, one, two, BOND)
             elif aside == 0:
-                contacts, count_contacts = list_edge(
-                    contacts, count_contacts, recent_contacts, one, two, 0
-                )
-    return edges[:count], contacts[:count_contacts]
+                contacts, places, touching = list_edge(contacts, places, touching, one, two, 0)
+    return edges[:count], contacts[:touching]

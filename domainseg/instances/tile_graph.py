@@ -200,9 +200,7 @@ def merge_slopes(
 
 def open_basins(slopes: Slopes) -> NDArray[np.bool_]:
     """Return which basins touch foreground outside the tile, bool ``(n,)``."""
-    return mark_open(
-        slopes.labels, slopes.ranks, slopes.kinds, *slopes.place, len(slopes.peaks)
-    )
+    return mark_open(slopes.labels, slopes.ranks, slopes.kinds, *slopes.place, len(slopes.peaks))
 
 
 def graph_of_tile(window: Window, core: Box, rules: DecodeRules) -> TileGraph:
@@ -211,9 +209,7 @@ def graph_of_tile(window: Window, core: Box, rules: DecodeRules) -> TileGraph:
     The window must reach ``MARGIN`` pixels beyond the core or to the border of the image.
     """
     slopes = find_slopes(window, core, rules)
-    merged = merge_slopes(
-        slopes, open_basins(slopes), width=window.shape[1], limit=rules.limit
-    )
+    merged = merge_slopes(slopes, open_basins(slopes), width=window.shape[1], limit=rules.limit)
     return graph_of_slopes(window, slopes, rules, merged)
 
 

@@ -1,4 +1,4 @@
-"""Download a data set by its card: checked, unpacked, and nothing half-done left behind."""
+"""Download a data set by its card; every archive is checked before any is unpacked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import pooch
-import requests
 
 from domainseg.errors import InputError, OutputError, sentence
 from domainseg.loaders.cards import Archive, Card
@@ -122,9 +121,14 @@ def _download(archive: Archive, folder: Path) -> Path:
     getter = pooch.HTTPDownloader(timeout=TIMEOUT_S)
     try:
         getter(archive.url, str(own / name), None)
-    except requests.RequestException as error:
-        answer = getattr(error.response, "status_code", None)
-        found = f"HTTP status {answer}" if answer else f"no answer ({type(error).__name__})"
+    except OSError as error:
+        # What the connection raises is an OSError without a number; the disk's have one.
+        if error.errno is not None:
+            raise
+        found = f"no answer ({type(error).__name__})"
+        if (answer := getattr(error, "response", None)) is not None:
+            found = f"HTTP status {answer.status_code}"
+            answer.close()
         raise InputError(
             sentence(
                 archive.url,

@@ -49,24 +49,27 @@ def files_by_id(
     """Return the image files below ``folder`` whose bare name ends with ``suffix``, by id.
 
     The id is the path below the folder, with forward slashes, without ending and suffix.
-    Hidden files are passed over, as are ``skip_folders`` and names that end with one of
+    Hidden files and folders are passed over, as are ``skip_folders`` and names that end with one of
     ``skip_suffixes``.
 
     Raises:
         InputError: when two files have one id.
     """
     found: dict[str, Path] = {}
-    others, endings = tuple(skip_folders), tuple(skip_suffixes)
+    others = tuple(other for other in skip_folders if folder in other.parents)
+    endings = tuple(skip_suffixes)
     for path in sorted(folder.rglob("*")):
         name = bare(path.name)
-        if name == path.name or name.startswith(".") or not path.is_file():
+        place = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in place.parts)
+        if hidden or name == path.name or not path.is_file():
             continue
-        if not name.endswith(suffix) or name.endswith(endings):
+        if len(name) <= len(suffix) or not name.endswith(suffix) or name.endswith(endings):
             continue
         if any(other in path.parents for other in others):
             continue
-        place = path.relative_to(folder).parent / name[: len(name) - len(suffix)]
-        if (other := found.setdefault(place.as_posix(), path)) != path:
+        key = place.with_name(name[: len(name) - len(suffix)]).as_posix()
+        if (other := found.setdefault(key, path)) != path:
             raise InputError(
                 sentence(
                     path,

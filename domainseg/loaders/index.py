@@ -49,7 +49,7 @@ def read_index(
                 raise InputError(
                     sentence(
                         f"{path}:{table.line_num}",
-                        found=f"{name} a second time",
+                        found=f"a second row for {name}",
                         wanted="one row per image",
                         fix="remove one of the rows",
                     )

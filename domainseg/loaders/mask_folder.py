@@ -310,7 +310,7 @@ def _values(path: Path, channel: int | None) -> Array:
         raise InputError(
             sentence(
                 path,
-                found=f"{image.shape[0]} channels of {image.dtype}",
+                found=f"{image.shape[0]} channel{'s' * (image.shape[0] > 1)} of {image.dtype}",
                 wanted=f"integers in channel {channel}",
                 fix="correct label_channel",
             )

@@ -112,13 +112,13 @@ def outline(labels: Array, *, thickness: int) -> NDArray[np.bool_]:
         grown[:, 1:] |= near[:, :-1]
         grown[:, :-1] |= near[:, 1:]
         near = grown
-    return near & (labels != 0)
+    return np.asarray(near & (labels != 0), np.bool_)
 
 
 def _luminance(rgb: Pixels) -> Pixels:
     """Return the brightness, uint8 ``(h, w)``, with the weights of ITU-R BT.601."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)
-    return np.rint(rgb.astype(np.float32) @ weights).astype(np.uint8)
+    return np.asarray(np.rint(rgb.astype(np.float32) @ weights), np.uint8)
 
 
 def _paint(

@@ -30,17 +30,24 @@ _COLOURS = {
     plots.ACCENT: "var(--accent)",
 } | {colour: f"var(--series-{i})" for i, colour in enumerate(plots.SERIES, 1)}
 
+# Applied to the style sheet before it is hashed too: the hash is of what the page holds.
+_BLANK = re.compile(r"\n\s*\n+")
+
 _CELL = 64
 """Characters of a name in a table; the whole name is in its tooltip and in the JSON."""
 
 
 def render(document: Document) -> str:
     """Return the page as HTML text with a final line end; equal documents, equal text."""
-    css = _packaged("page.css")
+    css = _BLANK.sub("\n", _packaged("page.css"))
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     template = _environment().from_string(_packaged("page.html.j2"))
-    page = template.render(document=document, css=Markup(css), style_hash=f"sha256-{digest}")  # noqa: S704 - the package's own file
-    return re.sub(r"\n\s*\n+", "\n", page).rstrip() + "\n"
+    page = template.render(
+        document=document,
+        css=Markup(css),  # noqa: S704 - the package's own file
+        style_hash=f"sha256-{digest}",
+    )
+    return _BLANK.sub("\n", page).rstrip() + "\n"
 
 
 def _packaged(name: str) -> str:

@@ -55,23 +55,22 @@ def find_mistakes(overlaps: Overlaps, truth: Array, predicted: Array) -> list[Mi
     counted = ~overlaps.excused[of_predicted]
     held = counted & (2 * overlaps.shared_px >= overlaps.truth_px[of_truth])
     within = counted & (2 * overlaps.shared_px >= overlaps.predicted_px[of_predicted])
-    nobody: tuple[int, ...] = ()
-    groups: list[tuple[Kind, Sequence[int], Sequence[int], int]] = []
-    for row, members in _groups(of_predicted[held], of_truth[held]):
-        groups.append(("merged", members, (row,), int(overlaps.predicted_px[row])))
-    for row, members in _groups(of_truth[within], of_predicted[within]):
-        groups.append(("split", (row,), members, int(overlaps.truth_px[row])))
-    for row in matches.missed.tolist():
-        groups.append(("missed", (row,), nobody, int(overlaps.truth_px[row])))
-    for row in matches.false.tolist():
-        groups.append(("false", nobody, (row,), int(overlaps.predicted_px[row])))
+    merged = _groups(of_predicted[held], of_truth[held])
+    split = _groups(of_truth[within], of_predicted[within])
+    # Rows of truth, rows of prediction, and the area that ranks the mistake.
+    groups: list[tuple[Kind, Sequence[int], Sequence[int], int]] = [
+        *(("merged", rows, (row,), overlaps.predicted_px[row]) for row, rows in merged),
+        *(("split", (row,), rows, overlaps.truth_px[row]) for row, rows in split),
+        *(("missed", (row,), (), overlaps.truth_px[row]) for row in matches.missed),
+        *(("false", (), (row,), overlaps.predicted_px[row]) for row in matches.false),
+    ]
     boxes = _boxes(truth), _boxes(predicted)
     found = []
     for kind, truth_rows, predicted_rows, area in groups:
-        ids = overlaps.truth_ids[list(truth_rows)].tolist()
-        other = overlaps.predicted_ids[list(predicted_rows)].tolist()
+        ids = [int(overlaps.truth_ids[row]) for row in truth_rows]
+        other = [int(overlaps.predicted_ids[row]) for row in predicted_rows]
         box = _around([boxes[0][i] for i in ids] + [boxes[1][i] for i in other])
-        found.append(Mistake(kind, tuple(ids), tuple(other), box, area))
+        found.append(Mistake(kind, tuple(ids), tuple(other), box, int(area)))
     return sorted(found, key=_order)
 
 
@@ -81,18 +80,17 @@ def instructive(mistakes: Sequence[Mistake], *, limit: int) -> list[Mistake]:
     The truth objects inside a merged prediction are mostly missed as well, and
     the pieces of a split object false; they are left to the larger picture.
     """
-    by_kind = [[one for one in mistakes if one.kind == kind] for kind in KINDS]
-    shown_truth: set[int] = set()
-    shown_predicted: set[int] = set()
-    chosen: list[Mistake] = []
-    for kind in (0, 1):
-        for one in by_kind[kind]:
-            shown_truth.update(one.truth)
-            shown_predicted.update(one.predicted)
-    by_kind[2] = [one for one in by_kind[2] if not shown_truth.intersection(one.truth)]
-    by_kind[3] = [one for one in by_kind[3] if not shown_predicted.intersection(one.predicted)]
-    for turn in zip_longest(*by_kind):
-        chosen += [one for one in turn if one is not None]
+    joined = [one for one in mistakes if one.kind in ("merged", "split")]
+    truth = {label for one in joined for label in one.truth}
+    predicted = {label for one in joined for label in one.predicted}
+    alone = [
+        one
+        for one in mistakes
+        if (one.kind == "missed" and truth.isdisjoint(one.truth))
+        or (one.kind == "false" and predicted.isdisjoint(one.predicted))
+    ]
+    by_kind = [[one for one in (*joined, *alone) if one.kind == kind] for kind in KINDS]
+    chosen = [one for turn in zip_longest(*by_kind) for one in turn if one is not None]
     return sorted(chosen[:limit], key=_order)
 
 

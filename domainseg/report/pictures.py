@@ -77,7 +77,7 @@ def _shrunk(image: Image.Image, longest: int) -> Image.Image:
 def _picture(shot: Shot, image: Image.Image, media: _Media) -> Picture:
     file = io.BytesIO()
     if media == "image/png":
-        image.save(file, "PNG", optimize=True)
+        image.save(file, "PNG")
     else:
         image.save(file, "WEBP", quality=88, method=4)
     return Picture(

@@ -77,12 +77,14 @@ def lines(x: Sequence[float], series: Sequence[Line], *, x_title: str, y_title: 
         domain=names, range=[[1, 0] if i < len(SERIES) else [5, 3] for i in range(len(names))]
     )
     chart = (
-        alt.Chart(alt.Data(values=rows))
+        alt.Chart(alt.InlineData(values=rows))
         .mark_line(point={"size": 34, "filled": True}, strokeWidth=2)
         .encode(
             x=alt.X("x:Q").title(x_title).scale(zero=False, nice=False).axis(values=list(x)),
             y=alt.Y("y:Q").title(y_title).scale(domain=[0, 1]).axis(tickCount=5, format=".1f"),
-            color=colour.legend(orient="top", title=None, symbolType="stroke", columns=4),
+            color=colour.legend(
+                orient="top", title=None, symbolType="stroke", columns=4, columnPadding=18
+            ),
             strokeDash=dash,
         )
         .properties(width=_WIDTH, height=220)
@@ -119,7 +121,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def _histogram(
     edges: Sequence[float], one: Histogram, *, ticks: Sequence[float], title: str
-) -> alt.LayerChart:
+) -> alt.LayerChart | alt.FacetChart:
     bars = [
         {"low": low, "high": high, "count": count}
         for low, high, count in zip(edges[:-1], edges[1:], one.counts, strict=True)
@@ -133,7 +135,7 @@ def _histogram(
     )
     # Head-room of a sixth keeps the quartile line clear of the highest bar.
     y = alt.Y("count:Q").scale(domain=[0, top * 1.16]).axis(tickCount=3, format="~s", title=None)
-    summary = alt.Data(
+    summary = alt.InlineData(
         values=[
             {
                 "low": one.summary.q1,
@@ -144,9 +146,9 @@ def _histogram(
         ]
     )
     layers = (
-        alt.Chart(alt.Data(values=bars))
-        .mark_bar(color=ACCENT, opacity=0.85, binSpacing=1, y2Offset=0)
-        .encode(x=x, x2="high:Q", y=y),
+        alt.Chart(alt.InlineData(values=bars))
+        .mark_bar(color=ACCENT, opacity=0.85)
+        .encode(x=x, x2="high:Q", y=y, y2=alt.Y2(datum=0)),
         alt.Chart(summary)
         .mark_rule(color=INK, strokeWidth=2.5, strokeCap="round")
         .encode(x="low:Q", x2="high:Q", y="count:Q"),
@@ -162,7 +164,7 @@ def _name(name: str) -> str:
     return shortened(visible(name), _LABEL)
 
 
-def _drawn(chart: alt.LayerChart | alt.VConcatChart | alt.Chart) -> str:
+def _drawn(chart: alt.VConcatChart | alt.Chart) -> str:
     """Return the SVG of a chart in the report's plain theme."""
     axis = alt.AxisConfig(
         labelColor=MUTED,

@@ -20,23 +20,27 @@ from domainseg.report.json_record import JsonRecord, read_json
 RECORD = "run.json"
 OBJECTS = "objects.parquet"
 OVERLAY = "overlay.png"
+PICTURE = "picture.png"
+"""The image as RGB without outlines, where a run holds one."""
 LABELS = "labels.tif"
 TRUTH = "truth.tif"
 SCORES = "evaluation.json"
 SCHEMA = 1
 
 _AGAIN = "run predict again"
-_COLUMNS: dict[str, type[pl.DataType]] = {
-    CLASS: pl.String,
-    "area_px": pl.Int64,
-    "area_um2": pl.Float64,
-    "eq_diameter_px": pl.Float64,
-    "eq_diameter_um": pl.Float64,
-    "eccentricity": pl.Float64,
-    "solidity": pl.Float64,
-    "circularity": pl.Float64,
-    "touches_border": pl.Boolean,
-}
+_COLUMNS: pl.Schema = pl.Schema(
+    {
+        CLASS: pl.String,
+        "area_px": pl.Int64,
+        "area_um2": pl.Float64,
+        "eq_diameter_px": pl.Float64,
+        "eq_diameter_um": pl.Float64,
+        "eccentricity": pl.Float64,
+        "solidity": pl.Float64,
+        "circularity": pl.Float64,
+        "touches_border": pl.Boolean,
+    }
+)
 _ALWAYS_KNOWN = (CLASS, "area_px", "eq_diameter_px", "touches_border")
 
 
@@ -155,7 +159,7 @@ def read_objects(folder: Path, image: InspectedImage) -> pl.DataFrame:
         if missing := [name for name in _COLUMNS if name not in stored]:
             raise _refused(path, f"no column {missing[0]}", "the columns that predict writes")
         table = pl.read_parquet(path, columns=list(_COLUMNS))
-        table = table.cast(dict(_COLUMNS), strict=True)
+        table = table.cast(_COLUMNS, strict=True)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _refused(path, "a damaged object table", "a whole Parquet file") from error
     _check(path, table, image)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _ELEMENTS = frozenset(
-    "svg g path text tspan line rect circle ellipse polyline polygon defs clipPath".split()
+    {"circle", "clipPath", "defs", "ellipse", "g", "line", "path", "polygon", "polyline", "rect"}
+    | {"svg", "text", "tspan"}
 )
 _ATTRIBUTES = frozenset(
-    (
-        "id d x y x1 y1 x2 y2 cx cy r rx ry dx dy width height viewBox points transform "
-        "fill fill-opacity stroke stroke-width stroke-opacity stroke-dasharray stroke-linecap "
-        "stroke-linejoin stroke-miterlimit opacity clip-path text-anchor font-size "
-        "font-weight font-style"
-    ).split()
+    {"id", "d", "x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "r", "rx", "ry", "dx", "dy"}
+    | {"width", "height", "viewBox", "points", "transform", "opacity", "clip-path"}
+    | {"fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray"}
+    | {"stroke-linecap", "stroke-linejoin", "stroke-miterlimit"}
+    | {"text-anchor", "font-size", "font-weight", "font-style"}
 )
 _PAINT = frozenset({"fill", "stroke"})
 _REFERENCE = re.compile(r"url\(#([\w-]+)\)")
@@ -43,22 +43,20 @@ def inline_svg(svg: str, *, prefix: str, colours: Mapping[str, str]) -> str:
     if "<!" in svg:
         raise ValueError("a drawing with a document type or a comment is not taken")
     try:
-        root = ElementTree.fromstring(svg)  # noqa: S314 - no document type, so no entities
-    except ElementTree.ParseError as error:
+        root = ET.fromstring(svg)  # noqa: S314 - no document type, so no entities
+    except ET.ParseError as error:
         raise ValueError(f"not an SVG document: {error}") from error
     if root.tag != f"{_SVG}svg":
         raise ValueError(f"not an SVG document: its root is {root.tag}")
     clean = _cleaned(root, prefix=prefix, colours=colours)
     clean.set("aria-hidden", "true")
     clean.set("focusable", "false")
-    return ElementTree.tostring(clean, encoding="unicode")
+    return ET.tostring(clean, encoding="unicode")
 
 
-def _cleaned(
-    element: ElementTree.Element, *, prefix: str, colours: Mapping[str, str]
-) -> ElementTree.Element:
+def _cleaned(element: ET.Element, *, prefix: str, colours: Mapping[str, str]) -> ET.Element:
     """Return a copy with what is on the lists and nothing else."""
-    out = ElementTree.Element(element.tag.removeprefix(_SVG))
+    out = ET.Element(element.tag.removeprefix(_SVG))
     for name, value in element.attrib.items():
         if name not in _ATTRIBUTES:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from domainseg.quality.statistics import wilson_interval
 from domainseg.report import plots
 from domainseg.report.document import (
     COUNT,
@@ -31,7 +32,7 @@ def agreement(evidence: Evidence) -> Section | None:
     blocks: list[Block] = []
     if known < total:
         blocks.append(Paragraph(f"The truth is known for {known:,} of {counted(total, 'image')}."))
-    blocks += [_table(evaluation), _figure(evaluation)]
+    blocks += [_table(evaluation), _figure(evaluation), _mistakes(evaluation)]
     return Section("agreement", "Agreement with the truth", tuple(blocks))
 
 
@@ -42,7 +43,6 @@ def _table(evaluation: Evaluation) -> Table:
     columns = (
         Column("images_of", "Images of"),
         Column("images", "Images", COUNT),
-        Column("objects", "Objects", COUNT),
         *(Column(f"ap_{round(100 * t)}", f"AP at {t:g}", RATIO) for t in shown),
         Column("mean_ap", "Mean AP", RATIO),
         *((Column("mean_ap_interval", "95 % interval", RATIO),) if interval else ()),
@@ -50,31 +50,47 @@ def _table(evaluation: Evaluation) -> Table:
         Column("pq", "PQ", RATIO),
         Column("aji", "AJI", RATIO),
         Column("dice", "Dice", RATIO),
-        Column("missed", "Missed", COUNT),
-        Column("false", "False", COUNT),
-        Column("merged", "Merged", COUNT),
-        Column("split", "Split", COUNT),
     )
     rows: list[tuple[Value, ...]] = [
         (
             name,
             one.images,
-            one.objects,
             *(one.ap[i] for i in at),
             one.mean_ap,
             *((one.mean_ap_interval,) if interval else ()),
             *(one.f1, one.pq, one.aji, one.dice),
-            *(one.missed, one.false, one.merged, one.split),
         )
         for name, one in _named(evaluation)
     ]
     low, high = evaluation.thresholds[0], evaluation.thresholds[-1]
     caption = (
         f"AP is the mean over images, each of equal weight; mean AP is over IoU {low:g} to "
-        f"{high:g}. F1, PQ, AJI and Dice are pooled, each object or pixel of equal weight. "
-        "Counts are of objects at IoU 0.5."
+        f"{high:g}. F1, PQ, AJI and Dice are pooled, each object or pixel of equal weight."
     )
     return Table("scores", caption, columns, tuple(rows))
+
+
+def _mistakes(evaluation: Evaluation) -> Table:
+    columns = (
+        Column("images_of", "Images of"),
+        Column("objects", "Objects", COUNT),
+        Column("matched", "Found", COUNT),
+        Column("recall", "Share found", RATIO),
+        Column("recall_interval", "95 % interval", RATIO),
+        Column("missed", "Missed", COUNT),
+        Column("false", "False", COUNT),
+        Column("merged", "Merged", COUNT),
+        Column("split", "Split", COUNT),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for name, one in _named(evaluation):
+        known = one.matched + one.missed
+        recall = one.matched / known if known else None
+        interval = wilson_interval(one.matched, known) if known else None
+        mistakes = (one.missed, one.false, one.merged, one.split)
+        rows.append((name, one.objects, one.matched, recall, interval, *mistakes))
+    caption = "Objects of the truth that were found at IoU 0.5, and the mistakes of every sort."
+    return Table("mistakes", caption, columns, tuple(rows))
 
 
 def _named(evaluation: Evaluation) -> Iterator[tuple[str, Scores]]:

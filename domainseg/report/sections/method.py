@@ -89,10 +89,16 @@ _SCORES = (
         "\u03a3 |T \u2229 P| / (\u03a3 |T \u222a P| + \u03a3 |unused P|)",
         "Each T with the P of its highest IoU (Kumar et al. 2017).",
     ),
+    Formula(
+        "95 % interval of the share found",
+        "(p + z\u00b2/2n \u00b1 z \u221a(p(1 \u2212 p)/n + z\u00b2/4n\u00b2)) / (1 + z\u00b2/n)",
+        "p of n objects, z = 1.96 (Wilson 1927); objects of one image are often alike, so that "
+        "the true interval is wider.",
+    ),
     Formula("Dice", "2 |T \u2229 P| / (|T| + |P|)", "Of the foreground as a whole, in pixels."),
     Formula(
         "Merged, split",
-        "|T \u2229 P| \u2265 |T| / 2 for two T or more;  |T \u2229 P| \u2265 |P| / 2 for two P or more",
-        "Predictions that join truth objects; truth objects that were cut.",
+        "|T \u2229 P| \u2265 |T| / 2 for two T;  |T \u2229 P| \u2265 |P| / 2 for two P",
+        "Or more than two: predictions that join objects; objects cut into predictions.",
     ),
 )

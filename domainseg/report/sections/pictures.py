@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from domainseg.report.document import Callout, Gallery, Section
 from domainseg.report.evidence import Evidence
-from domainseg.report.sections.wording import listed
 
 
 def pictures(evidence: Evidence) -> Section:

@@ -149,7 +149,7 @@ def _shape_table(objects: pl.DataFrame, names: list[str]) -> Table:
 def _median_and_middle(one: Quantity, form: Form) -> tuple[Column, Column]:
     return (
         Column(f"{one.column}_median", one.title, form, one.unit),
-        Column(f"{one.column}_quartiles", "middle half", form, one.unit),
+        Column(f"{one.column}_quartiles", "Middle half", form, one.unit),
     )
 
 

@@ -48,7 +48,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def listed(names: Sequence[str], total: int, noun: str) -> str:
-    """Return names in words: all of them when that is so, else the first three and how many more."""
+    """Return names in words: that it is all of them, or the first three and how many more."""
     if len(names) == total:
         return f"the {noun}" if total == 1 else f"all {total:,} {noun}s"
     shown = ", ".join(shortened(name, 40) for name in names[:_NAMED])

@@ -22,17 +22,17 @@ def worst_cases(evidence: Evidence, *, legend: tuple[tuple[str, str], ...]) -> S
         )
     ]
     for number, case in enumerate(evidence.worst, 1):
-        blocks += _case(case, number, legend)
+        blocks += _case(case, number, legend if number == 1 else ())
     return Section("worst", "Worst cases", tuple(blocks))
 
 
 def _case(case: WorstCase, number: int, legend: tuple[tuple[str, str], ...]) -> Iterator[Block]:
     scores = case.scores
     yield Subheading(scores.name)
-    kind = f"{scores.kind}; " if scores.kind else ""
+    kind = f" ({scores.kind})" if scores.kind else ""
     yield Paragraph(
-        f"{kind}mean AP {written(scores.mean_ap, RATIO)}, F1 {written(scores.f1, RATIO)}; of "
-        f"{counted(scores.objects, 'object')} {scores.missed:,} missed, {scores.false:,} false, "
-        f"{scores.merged:,} merged, {scores.split:,} split."
+        f"Mean AP {written(scores.mean_ap, RATIO)}, F1 {written(scores.f1, RATIO)}{kind}. "
+        f"{counted(scores.objects, 'object').capitalize()} in the truth: {scores.missed:,} missed, "
+        f"{scores.false:,} false, {scores.merged:,} merged, {scores.split:,} split."
     )
     yield Gallery(f"worst-{number}", case.crops, size="small", legend=legend)

@@ -1,0 +1,171 @@
+"""Splits: no group in two parts, whatever the rule."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domainseg.errors import InputError, MissingInputError, RecipeError
+from domainseg.loaders.splits import PARTS, Split, part_of, split
+from domainseg.records import Entry
+
+
+def entries(*names: str, **columns: str) -> tuple[Entry, ...]:
+    return tuple(Entry(name, group=name, columns=dict(columns)) for name in names)
+
+
+def by_column(**values: str) -> tuple[Entry, ...]:
+    return tuple(Entry(k, group=k, columns={"split": v}) for k, v in values.items())
+
+
+def refusal(found: tuple[Entry, ...], options: Split, root: Path = Path()) -> str:
+    with pytest.raises(InputError) as caught:
+        split(found, options, root=root)
+    return str(caught.value)
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=4), st.integers(0, 5)), unique=True, max_size=40),
+    st.integers(),
+    st.floats(0, 0.5),
+    st.floats(0, 0.49),
+)
+def test_crops_of_one_plate_never_straddle_a_split(
+    crops: list[tuple[str, int]], seed: int, val: float, test: float
+) -> None:
+    found = [Entry("train-anchor", group="anchor")]
+    found += [Entry(f"{plate}/{number}", group=plate) for plate, number in crops]
+    options = Split(seed=seed, val=val, test=test)
+    if not any(part_of(entry.group, options) == "train" for entry in found):
+        return
+    parts = split(found, options)
+    groups = [{entry.group for entry in getattr(parts, part)} for part in PARTS]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert not groups[1] & groups[2]
+    together = [entry.id for part in PARTS for entry in getattr(parts, part)]
+    assert sorted(together) == sorted(entry.id for entry in found)
+
+
+@given(st.permutations([f"p{i}" for i in range(12)]))
+def test_the_order_of_the_images_does_not_matter(names: list[str]) -> None:
+    options = Split(val=0.3, test=0.3)
+    assert split(entries(*names), options) == split(entries(*sorted(names)), options)
+
+
+@given(st.text(), st.integers(), st.floats(0, 0.4), st.floats(0, 0.3), st.floats(0, 0.29))
+def test_a_larger_validation_share_takes_from_training_only(
+    group: str, seed: int, test: float, val: float, more: float
+) -> None:
+    small = part_of(group, Split(seed=seed, test=test, val=val))
+    large = part_of(group, Split(seed=seed, test=test, val=val + more))
+    assert large == small or (small, large) == ("train", "val")
+
+
+def test_the_hash_is_sha256_of_seed_and_group_as_a_share() -> None:
+    shares = {}
+    for name in (f"g{i}" for i in range(50)):
+        shares[name] = int(hashlib.sha256(f"7:{name}".encode()).hexdigest()[:16], 16) / 2**64
+    parts = split(entries(*shares), Split(seed=7, val=0.2, test=0.1))
+    assert {e.id for e in parts.test} == {name for name, u in shares.items() if u < 0.1}
+    assert {e.id for e in parts.val} == {name for name, u in shares.items() if 0.1 <= u < 0.3}
+
+
+def test_the_shares_are_reached_over_many_groups() -> None:
+    parts = split(entries(*map(str, range(20_000))), Split(val=0.2, test=0.1))
+    assert len(parts.val) == pytest.approx(4000, abs=200)
+    assert len(parts.test) == pytest.approx(2000, abs=150)
+
+
+def test_a_column_says_the_part_in_its_own_words() -> None:
+    found = by_column(a="fit", b="tune", c="test", d="spare")
+    values = {"train": "fit", "val": "tune"}
+    parts = split(found, Split(by="column", values=values, leave_out=("spare",)))  # type: ignore[arg-type]
+    assert [[e.id for e in getattr(parts, part)] for part in PARTS] == [["a"], ["b"], ["c"]]
+
+
+def test_lists_name_the_parts_and_leave_the_rest_out(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("# the first plate\nb.png\n\na  # good\n")
+    (tmp_path / "test.csv").write_text("image,grade\nc.tif,1\n")
+    files = {"train": "train.txt", "test": "test.csv"}
+    parts = split(entries("a", "b", "c", "d"), Split(by="files", files=files), root=tmp_path)  # type: ignore[arg-type]
+    assert [[e.id for e in getattr(parts, part)] for part in PARTS] == [["a", "b"], [], ["c"]]
+
+
+def test_a_group_that_straddles_a_given_split_is_refused() -> None:
+    found = (
+        Entry("a1", group="P1", columns={"split": "train"}),
+        Entry("a2", group="P1", columns={"split": "test"}),
+    )
+    assert refusal(found, Split(by="column")) == (
+        "group P1: found images in train and in test, wanted a whole group in one part; "
+        "change the split or the column that groups."
+    )
+
+
+def test_nothing_to_train_on_is_refused() -> None:
+    assert refusal(by_column(a="val", b="test"), Split(by="column")) == (
+        "split: found no image to train on among 2, wanted at least one; "
+        "change the rule (by column) or add images."
+    )
+
+
+def test_an_id_that_comes_twice_is_refused() -> None:
+    assert refusal(entries("a", "b", "a"), Split()) == (
+        "data set: found a twice, wanted every id once; rename or remove one."
+    )
+
+
+def test_a_column_that_is_missing_or_says_something_else_is_refused() -> None:
+    assert refusal(entries("a", plate="P1"), Split(by="column")) == (
+        "a: found columns plate, wanted a column 'split' to split by; "
+        "name an index with that column or split by hash."
+    )
+    assert refusal(by_column(a="trian"), Split(by="column")) == (
+        "a: found 'trian' in column 'split', wanted one of 'train', 'val', 'test'; "
+        "correct it, map it in split.values, or add it to split.leave_out."
+    )
+
+
+def test_lists_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    files = Split(by="files", files={"train": "t.txt", "val": "v.csv"})
+    with pytest.raises(MissingInputError) as caught:
+        split(entries("a"), files, root=tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/t.txt: found no file, wanted a list of ids; correct split.files."
+    )
+    (tmp_path / "t.txt").write_text("a\nz.png\n")
+    assert refusal(entries("a", "b"), files, tmp_path) == (
+        f"{tmp_path}/t.txt:2: found 'z.png', which is no image of the data set, wanted one of its "
+        "2 ids; correct or remove the line."
+    )
+    (tmp_path / "t.txt").write_text("a\n")
+    (tmp_path / "v.csv").write_text("name\na\n")
+    assert refusal(entries("a", "b"), files, tmp_path) == (
+        f"{tmp_path}/v.csv: found columns name, wanted a column 'image' with the ids; "
+        "rename the column or set split.key."
+    )
+    (tmp_path / "v.csv").write_text("image\na\n")
+    assert refusal(entries("a", "b"), files, tmp_path) == (
+        f"{tmp_path}/v.csv:2: found 'a', already listed for train, wanted every image once; "
+        "remove one of the lines."
+    )
+
+
+def test_options_that_leave_nothing_to_train_are_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Split(val=0.6, test=0.4)
+    assert str(caught.value) == (
+        "split: found val 0.6 and test 0.4, wanted shares of at least 0 that leave something to "
+        "train; make them smaller."
+    )
+    with pytest.raises(RecipeError) as caught:
+        Split(by="files", files={"test": "t.txt"})
+    assert str(caught.value) == (
+        "split.files: found lists of test, wanted at least the list of train; "
+        "name it, or split by column or hash."
+    )
