@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import get_args
 
 from domainseg.loaders.kaggle_nuclei import KaggleNuclei
@@ -21,3 +23,8 @@ Head = BoundaryHead | HeightHead | SemanticHead
 LOADERS: tuple[type[Loader], ...] = get_args(Loader)
 MODELS: tuple[type[Model], ...] = get_args(Model)
 HEADS: tuple[type[Head], ...] = get_args(Head)
+
+
+def names(parts: Iterable[type[Loader | Model | Head]]) -> list[str]:
+    """Return the names by which recipes call these parts."""
+    return [str(field.default) for part in parts for field in fields(part) if field.name == "name"]

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator, with_config
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+    with_config,
+)
 
 from domainseg import catalog
 from domainseg.errors import RecipeError, sentence
@@ -170,15 +178,17 @@ class InstanceRules(Section):
 
 
 class Evaluate(Section):
-    """What an evaluation counts.
+    """What an evaluation looks at.
 
     Attributes:
-        thresholds: IoU at which objects match.
+        part: part of the split that is scored.
+        by_class: match objects within their class too, and report each class.
+        seed: of the bootstrap that gives the intervals.
     """
 
-    thresholds: tuple[Annotated[float, Field(gt=0, le=1)], ...] = tuple(
-        round(0.5 + 0.05 * i, 2) for i in range(9)
-    )
+    part: Literal["train", "val", "test", "all"] = "test"
+    by_class: bool = False
+    seed: int = 0
 
 
 class Report(Section):
@@ -286,6 +296,25 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     return _validate(values, _Source("recipe", None, changed))
 
 
+def loader_options(name: str, overrides: Sequence[str]) -> Any:
+    """Return the options of the loader ``name`` with ``key=value`` overrides put in.
+
+    Raises:
+        RecipeError: an override is not an option or does not fit.
+    """
+    values: dict[str, Any] = {"data": {"loader": {"name": name}}}
+    for override in overrides:
+        _put(values["data"]["loader"], override)
+    kind = next(k for k in catalog.LOADERS if k.__dataclass_fields__["name"].default == name)
+    try:
+        return TypeAdapter(kind).validate_python(values["data"]["loader"])
+    except ValidationError as error:
+        first = dict(error.errors(include_url=False)[0])
+        first["loc"] = ("data", "loader", *first["loc"])
+        source = _Source("command line", None, frozenset())
+        raise RecipeError(_describe(first, source, values)) from None
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Where a recipe's values came from, to name the line of a mistake."""
@@ -387,7 +416,8 @@ def _describe(error: Any, source: _Source, values: Mapping[str, Any]) -> str:
         case "missing" | "missing_argument":
             return f"{where}: {name} is missing; add it."
         case "union_tag_invalid":
-            return f"{where}: {name}.name is '{context['tag']}', wanted one of {context['expected_tags']}."
+            wanted = context["expected_tags"]
+            return f"{where}: {name}.name is '{context['tag']}', wanted one of {wanted}."
         case "union_tag_not_found":
             return f"{where}: {name}.name is missing; it says which part is meant."
         case "value_error":
@@ -405,7 +435,7 @@ def _keys(location: Sequence[str | int], values: Any) -> tuple[str, ...]:
         text = str(part)
         if isinstance(values, Mapping):
             last = i == len(location) - 1
-            if text not in values and not (last and keys != [] or len(location) == 1):
+            if text not in values and not ((last and keys != []) or len(location) == 1):
                 continue
             if text not in values and _is_tag(text, values):
                 continue

@@ -31,10 +31,14 @@ class Plane(Protocol):
     """Anything ``(C, H, W)`` that is sliced like an array: numpy, zarr, or a lazy image."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """``(C, H, W)``."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a pixel."""
+        ...
 
     def __getitem__(self, key: Any, /) -> Any: ...
 
@@ -115,19 +119,17 @@ class Instances:
         Raises:
             ValueError: when two objects share a pixel, since a map would lose one.
         """
-        dtype: type[np.int32] | type[np.int64] = np.int32
-        if len(self.ids) and int(self.ids.max()) > np.iinfo(np.int32).max:
-            dtype = np.int64
-        flat = np.zeros(self.shape[0] * self.shape[1], dtype)
+        wide = len(self.ids) > 0 and int(self.ids.max()) > np.iinfo(np.int32).max
+        flat: Array = np.zeros(self.shape[0] * self.shape[1], np.int64 if wide else np.int32)
         pixels = _pixels_of_runs(self.runs, self.shape[1])
         owners = np.repeat(np.arange(len(self)), np.diff(self.offsets))
-        flat[pixels] = np.repeat(self.ids[owners], self.runs[:, 2]).astype(dtype)
+        flat[pixels] = np.repeat(self.ids[owners], self.runs[:, 2])
         if np.count_nonzero(flat) != int(self.runs[:, 2].sum()):
             raise ValueError(
                 f"{len(self)} objects overlap: a label map holds one object per pixel; "
                 "keep them as runs, or decide which object owns the shared pixels"
             )
-        return np.asarray(flat.reshape(self.shape))
+        return flat.reshape(self.shape)
 
 
 def _runs_of_labels(labels: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -262,12 +264,13 @@ class Maps:
 
 def quantise_logit(logit: Array) -> NDArray[np.uint8]:
     """Return float logits of any shape as quanta of 1/16, clipped to [-8, 7.9375]."""
-    return np.clip(np.rint(logit * LOGIT_STEPS) + LOGIT_ZERO, 0, 255).astype(np.uint8)
+    quanta = np.clip(np.rint(logit * LOGIT_STEPS) + LOGIT_ZERO, 0, 255)
+    return np.asarray(quanta, np.uint8)
 
 
 def quantise_height(height: Array) -> NDArray[np.uint16]:
     """Return float heights, clipped to [0, 1], as quanta of 1/65535."""
-    return np.rint(np.clip(height, 0.0, 1.0) * HEIGHT_MAX).astype(np.uint16)
+    return np.asarray(np.rint(np.clip(height, 0.0, 1.0) * HEIGHT_MAX), np.uint16)
 
 
 def foreground_quantum(threshold: float) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class Segmentation:
         grid: the model grid.
         intensity: range that was mapped to [0, 1].
         warnings: what was assumed, one sentence each.
+        seconds: wall-clock time it took.
     """
 
     labels: NDArray[np.int32]
@@ -61,6 +63,7 @@ class Segmentation:
     grid: Grid
     intensity: Range
     warnings: tuple[str, ...]
+    seconds: float
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -113,7 +116,7 @@ def map_maker(
     def encode(scores: Tensor) -> Any:
         return head.maps(scores, classes=count)
 
-    network = network.eval().to(device, memory_format=torch.channels_last)
+    network = network.eval().to(device).to(memory_format=torch.channels_last)
     return MapMaker(network, encode, head.layers(count), device, precision)
 
 
@@ -139,7 +142,7 @@ def open_segmenter(
             sentence(
                 path,
                 found="weights of another shape",
-                wanted=f"those of model.name={recipe.model.name} with encoder {recipe.model.encoder}",
+                wanted=f"those of {recipe.model.name} with encoder {recipe.model.encoder}",
                 fix="drop the override of the model, or train the recipe again",
             )
         ) from error
@@ -247,6 +250,7 @@ def segment(
     Raises:
         InputError: the image does not fit the recipe.
     """
+    begun = time.monotonic()
     warnings = []
     recipe = segmenter.recipe
     if recipe.data.diameter_px is not None and diameter_px is None:
@@ -256,4 +260,11 @@ def segment(
     maps = forward_maps(segmenter.make_maps, plane, segmenter.lattice)
     decoded = decode(maps, decode_options(recipe, segmenter.classes))
     labels = np.stack([labels_to_source(layer, plane.grid) for layer in decoded.labels])
-    return Segmentation(labels, decoded, plane.grid, plane.intensity, tuple(warnings))
+    return Segmentation(
+        labels,
+        decoded,
+        plane.grid,
+        plane.intensity,
+        tuple(warnings),
+        time.monotonic() - begun,
+    )

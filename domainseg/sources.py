@@ -62,7 +62,8 @@ def open_source(recipe: Recipe) -> Source:
         RecipeError: the recipe names classes the data has not.
     """
     data = recipe.data
-    dataset = data.loader.open(Path(data.root or "."), select=data.select or None)
+    root = Path(data.root or ".")
+    dataset = data.loader.open(root, select=data.select or None)
     class_map = map_classes(dataset.classes, data.classes)
     if len(class_map.names) > MAX_CLASSES:
         raise RecipeError(
@@ -73,7 +74,7 @@ def open_source(recipe: Recipe) -> Source:
                 fix="merge or drop some",
             )
         )
-    return Source(dataset, split(dataset.entries(), data.split), class_map)
+    return Source(dataset, split(dataset.entries(), data.split, root=root), class_map)
 
 
 def map_classes(source: tuple[str, ...], mapping: Mapping[str, str | None] | None) -> ClassMap:

@@ -315,7 +315,7 @@ def _seconds_per_step(job: _Job, images: Sequence[Prepared]) -> float:
         with torch.autocast(job.device.type, torch.bfloat16, enabled=job.precision == "bf16"):
             scores = network(image.to(job.device, memory_format=torch.channels_last))
         loss = job.loss(scores.float(), targets.to(job.device), weight.to(job.device))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad()
         float(loss.detach())  # waits for the device

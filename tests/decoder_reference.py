@@ -41,9 +41,13 @@ class Layer:
         self.quanta = maps.foreground[layer]
         self.height = maps.height[layer].astype(int)
         self.kind = maps.classes[layer].astype(int)
-        self.pixels = [tuple(map(int, p)) for p in np.argwhere(self.quanta >= quantum)]
+        self.pixels: list[Pixel] = [
+            (int(y), int(x)) for y, x in np.argwhere(self.quanta >= quantum)
+        ]
         self.inside = set(self.pixels)
-        self.neighbours = {p: [q for q in self._around(p) if self._linked(p, q)] for p in self.pixels}
+        self.neighbours = {
+            p: [q for q in self._around(p) if self._linked(p, q)] for p in self.pixels
+        }
         self.g = {p: self._steps_to_higher(p) for p in self.pixels}
 
     def _around(self, p: Pixel) -> list[Pixel]:
@@ -74,14 +78,29 @@ class Layer:
 
     def split(self, p: Pixel) -> bool:
         split = self.options.split
-        return split if isinstance(split, bool) else split[self.kind[p]]
+        return split if isinstance(split, bool) else bool(split[self.kind[p]])
 
-    def components(self) -> list[set[Pixel]]:
-        """Return the objects before holes, filters and numbers."""
-        peak = {}
+    def peaks(self) -> dict[Pixel, Pixel]:
+        """Return the peak that each pixel ascends to."""
+        peak: dict[Pixel, Pixel] = {}
         for p in sorted(self.pixels, key=self.order, reverse=True):
             first = max([p, *self.neighbours[p]], key=self.order)
             peak[p] = p if first == p else peak[first]
+        return peak
+
+    def edges(self, peak: dict[Pixel, Pixel]) -> list[tuple[int, int, int, Pixel, Pixel]]:
+        """Return height(lo), index(lo), index(hi), lo, hi of all edges, the first one first."""
+        edges = [
+            (int(self.height[p]), self.index(p), self.index(q), p, q)
+            for p in self.pixels
+            for q in self.neighbours[p]
+            if self.order(p) < self.order(q) and peak[p] != peak[q]
+        ]
+        return sorted(edges, reverse=True)
+
+    def components(self) -> list[set[Pixel]]:
+        """Return the objects before holes, filters and numbers."""
+        peak = self.peaks()
         union = {p: p for p in set(peak.values())}
 
         def top(p: Pixel) -> Pixel:
@@ -93,16 +112,12 @@ class Layer:
             low, high = sorted([p, q], key=self.order)
             union[low] = high
 
-        edges = []
-        for p in self.pixels:
-            for q in self.neighbours[p]:
-                if self.order(p) < self.order(q) and peak[p] != peak[q]:
-                    edges.append((int(self.height[p]), self.index(p), self.index(q), p, q))
+        edges = self.edges(peak)
         for *_, p, q in edges:
-            if not self.split(p) and not self.split(q) and top(peak[p]) != top(peak[q]):
+            if not self.split(p) and not self.split(q):
                 join(top(peak[p]), top(peak[q]))
         limit = max(1, math.ceil(self.options.prominence * 65535))
-        for level, _, _, p, q in sorted(edges, reverse=True):
+        for level, _, _, p, q in edges:
             one, two = top(peak[p]), top(peak[q])
             if one != two and min(self.height[one], self.height[two]) - level < limit:
                 join(one, two)

@@ -161,6 +161,17 @@ def test_polygons_and_both_kinds_of_counts_are_read() -> None:
         np.testing.assert_array_equal(rle.to_mask(), mask)
 
 
+def test_counts_with_empty_runs_are_read() -> None:
+    rle = read_segmentation(
+        {"size": [1, 6], "counts": [0, 0, 2, 1, 0, 1, 2]}, shape=(1, 6), where="a"
+    )
+    instances = decode_rle([rle], shape=(1, 6))
+    assert instances.runs.tolist() == [[0, 2, 2]]
+    assert (
+        encode_rle(instances)[0].counts == reference(np.array([[0, 0, 1, 1, 0, 0]]) > 0)["counts"]
+    )
+
+
 def test_parts_of_one_object_are_united() -> None:
     parts = [[0, 0, 2, 0, 2, 1, 0, 1], [3, 0, 4, 0, 4, 2, 3, 2]]
     rle = read_segmentation(parts, shape=(2, 4), where="a")

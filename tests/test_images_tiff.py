@@ -93,7 +93,7 @@ def test_a_pyramid_has_its_levels_from_sub_directories_or_pages(tmp_path: Path, 
         writer.write(full, tile=(16, 16), metadata=None, photometric="minisblack", **first)
         for step in (2, 4):
             level = full[::step, ::step]
-            kind = {"photometric": "minisblack", "subfiletype": 1, "metadata": None}
+            kind: dict[str, Any] = {"photometric": "minisblack", "subfiletype": 1, "metadata": None}
             writer.write(level, tile=(16, 16), **kind)
     image = open_image(tmp_path / "a.tif")
     assert [level.shape for level in image.levels] == [(1, 64, 96), (1, 32, 48), (1, 16, 24)]
@@ -190,7 +190,8 @@ def test_a_palette_is_looked_up(tmp_path: Path) -> None:
     colormap = table.astype(np.uint16) * 257
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="palette", colormap=colormap)
     image = open_image(tmp_path / "a.tif")
-    assert (image.channels, image.dtype) == (("red", "green", "blue"), np.uint8)
+    assert image.channels == ("red", "green", "blue")
+    assert image.dtype == np.uint8
     np.testing.assert_array_equal(image[:, 2:4, 3:], table[:, pixels[2:4, 3:]])
 
 

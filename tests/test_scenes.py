@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 
 from domainseg.errors import DomainsegError, InputError, OutputError, RecipeError
 from domainseg.loaders import scenes as scenes_module
@@ -18,6 +20,7 @@ from domainseg.loaders.scene_cells import (
     GLOW,
     MIN_SEPARATION,
     Cells,
+    Cover,
     cells_near,
     cover,
 )
@@ -130,18 +133,38 @@ def kept(look: Look, seed: int = 5, side: int = 600) -> Cells:
 
 
 def closeness(cells: Cells) -> Array:
-    """Return each cell's smallest distance to another in sums of their radii."""
-    apart = np.linalg.norm(cells.centres[:, None] - cells.centres[None], axis=-1)
-    np.fill_diagonal(apart, np.inf)
-    ratio: Array = (apart / (cells.reach[:, None] + cells.reach[None])).min(1)
-    return ratio
+    """Return each close pair's distance in sums of their radii, and 9 for each lone cell."""
+    tree: Any = cKDTree(cells.centres)
+    pairs: Array = tree.query_pairs(2.0 * cells.reach.max(), output_type="ndarray")
+    apart = np.linalg.norm(cells.centres[pairs[:, 0]] - cells.centres[pairs[:, 1]], axis=1)
+    nearest = np.full(len(cells.ids), 9.0)
+    for column in (0, 1):
+        ratio = apart / cells.reach[pairs].sum(1)
+        np.minimum.at(nearest, pairs[:, column], ratio)
+    return nearest
 
 
 def test_no_two_cells_are_closer_than_the_separation() -> None:
-    cells = kept(Look(density=0.9, elongation=0.0, irregularity=0.0, spread=0.3))
-    assert len(cells.ids) > 500
+    look = Look(
+        density=0.9, elongation=0.0, irregularity=0.0, spread=0.6, clumping=1.0, diameter_px=8.0
+    )
+    cells = kept(look, side=3000)
+    assert len(cells.ids) > 30_000
     assert closeness(cells).min() >= MIN_SEPARATION
     assert len(np.unique(cells.ids)) == len(cells.ids)
+
+
+def test_no_cell_or_glow_is_missing_from_a_small_region() -> None:
+    look = Look(diameter_px=8.0, elongation=1.5, irregularity=0.5, density=0.9, clumping=1.0)
+    whole = cover(kept(look, side=800), (0, 800, 0, 800))
+    style, shape = (8.0, look.spread, look.density, look.clumping), (1.5, 0.5)
+    rng = np.random.default_rng(0)
+    for y, x in rng.integers(0, 790, (400, 2)).tolist():
+        region = (y, y + 10, x, x + 10)
+        part = cover(cells_near(5, region, width=800, style=style, shape=shape), region)
+        for name in Cover._fields:
+            wanted = getattr(whole, name)[y : y + 10, x : x + 10]
+            np.testing.assert_array_equal(getattr(part, name), wanted)
 
 
 def test_clumping_puts_cells_in_contact() -> None:
@@ -215,6 +238,17 @@ def test_each_stain_shows_the_cells_in_its_own_way() -> None:
     assert outside[0] > outside[1]  # pink
     inside, outside = mean_inside_and_out("brightfield")
     assert 0.7 * outside[0] < inside[0] < outside[0]
+
+
+def test_the_blur_is_a_gaussian_of_its_width() -> None:
+    sharp, blurred = (
+        Scene(Look(noise=0, unevenness=0, blur_px=sigma, bits=16), 3, (200, 200))[0].astype(float)
+        for sigma in (0.0, 2.5)
+    )
+    wanted = gaussian_filter(sharp, 2.5)
+    inner = (slice(12, -12), slice(12, -12))
+    assert np.abs(blurred - wanted)[inner].max() < 0.004 * wanted.max()
+    assert np.abs(sharp - wanted)[inner].max() > 0.1 * wanted.max()
 
 
 def test_unevenness_darkens_the_corners_and_bits_widen_the_scale() -> None:

@@ -77,7 +77,9 @@ class Layout:
 def series_of(
     path: Path, tif: tifffile.TiffFile, select: Mapping[str, object]
 ) -> tuple[int, tifffile.TiffPageSeries]:
-    """Return the image that is meant and its position; thumbnails do not count as images.
+    """Return the image that is meant and its position.
+
+    Reduced copies do not count as images, save the named overviews of a slide.
 
     Raises:
         InputError: when there are several and ``select`` does not say which.
@@ -87,9 +89,10 @@ def series_of(
     cut_stack = tif.is_imagej and not tif.is_ome and found and found[0][1].kind != "imagej"
     if not found or cut_stack:
         raise damaged(path, "TIFF")
-    if found[0][1].kind in SLIDES and "series" not in select:
+    slide = found[0][1].kind in SLIDES
+    if slide and "series" not in select:
         return found[0]
-    full = [item for item in found if not item[1].keyframe.is_reduced] or found
+    full = [item for item in found if slide or not item[1].keyframe.is_reduced] or found
     labels = tuple(
         series.name or f"{series.keyframe.imagewidth} x {series.keyframe.imagelength}"
         for _, series in full

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import tifffile
 
+from domainseg.errors import InputError, sentence
 from domainseg.images.files import damaged, refusing_damage
 from domainseg.records import Array
 
@@ -171,7 +172,14 @@ def page_of(path: Path, series: tifffile.TiffPageSeries, plane: int, *, key: int
         return RawPage(path, offset, dtype, shape)
     page = series[plane]
     if page is None:
-        raise damaged(path, "TIFF")
+        raise InputError(
+            sentence(
+                path,
+                found=f"no pixels for plane {plane}",
+                wanted="a page for every plane, in this file or one it names",
+                fix="put the other files of the set beside it",
+            )
+        )
     tables: dict[str, bytes | None] = {}
     if frame.compression in _JPEG:
         tables = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader}

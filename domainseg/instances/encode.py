@@ -196,7 +196,7 @@ def _compressed(counts: Ints, shape: tuple[int, int]) -> Rle:
 
 
 def _runs_of_rle(rle: Rle, shape: tuple[int, int], where: object) -> tuple[Ints, Ints]:
-    """Return starts and lengths of the runs inside, column-major, in the order of the pixels."""
+    """Return starts and lengths of the runs inside, column-major; a length may be 0."""
     counts = _counts_of_rle(rle, shape, where)
     inside = counts[1::2]
     if not inside.any():
@@ -208,8 +208,7 @@ def _runs_of_rle(rle: Rle, shape: tuple[int, int], where: object) -> tuple[Ints,
                 fix="leave the object out",
             )
         )
-    starts = np.cumsum(counts)[::2][: len(inside)]
-    return starts[inside > 0], inside[inside > 0]
+    return np.cumsum(counts)[::2][: len(inside)], inside
 
 
 def _counts_of_rle(rle: Rle, shape: tuple[int, int], where: object) -> Ints:

@@ -42,9 +42,10 @@ def write_geojson(
     Geometries are the exact outlines (`find_outlines`), a Polygon where there is one
     part and a MultiPolygon otherwise, ``(x, y)`` in pixels of the full resolution
     from the upper left corner. ``table`` is that of `measure` for the same
-    ``objects`` (layers: see `table_instances`): it gives id, class and measurements (its numbers under their own
-    names, units included; unknown ones are left out), and its label goes into the
-    metadata. Colours follow the place in ``class_names``.
+    ``objects`` (for layers see `table_instances`): it gives id, class, and as
+    measurements its numbers under their own names, units included; unknown ones
+    are left out. The label goes into the metadata. Colours follow the place in
+    ``class_names``.
 
     Raises:
         ValueError: when the table's labels are not those of the objects.

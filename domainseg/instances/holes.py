@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from domainseg.instances.forest import number_roots, root_of
 from domainseg.instances.kernel import kernel
-from domainseg.instances.saddles import Edges, list_edge, no_edges
+from domainseg.instances.saddles import Edges, add_edge, no_edges, with_room
 
 
 @kernel
@@ -53,24 +53,17 @@ def list_contacts(labels: NDArray[np.int32], nodes: NDArray[np.int64], basins: i
     one of them background, and 0.
     """
     rows, columns = labels.shape
-    contacts, table, count = no_edges()
+    contacts, table = no_edges(2 * columns)
     for y in range(rows):
+        contacts, table = with_room(contacts, table, 2 * columns)
         row, below = labels[y], labels[min(y + 1, rows - 1)]
-        last_one = last_two = np.int32(0)
         for x in range(columns):
-            one, two = row[x], row[min(x + 1, columns - 1)]
-            if (one > basins) != (two > basins):
-                contacts, table, count = list_edge(
-                    contacts, table, count, nodes[one], nodes[two], 0
-                )
-            two = below[x]
-            new = (one != last_one) | (two != last_two)
-            if (one > basins) != (two > basins) and new:
-                contacts, table, count = list_edge(
-                    contacts, table, count, nodes[one], nodes[two], 0
-                )
-                last_one, last_two = one, two
-    return contacts[:count]
+            one, right, under = row[x], row[min(x + 1, columns - 1)], below[x]
+            if (one > basins) != (right > basins):
+                add_edge(contacts, table, nodes[one], nodes[right], 0)
+            if (one > basins) != (under > basins):
+                add_edge(contacts, table, nodes[one], nodes[under], 0)
+    return contacts[: table[-1]]
 
 
 @kernel
@@ -105,4 +98,4 @@ def owners_of_unions(
             owners[hole] = owner
         elif owners[hole] != owner:
             owners[hole] = several
-    return np.maximum(owners[unions], nobody)
+    return np.asarray(np.maximum(owners[unions], nobody))

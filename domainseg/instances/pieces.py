@@ -72,12 +72,13 @@ def find_pieces(
     image: Plane | None = None,
     quanta: NDArray[np.float64] | None = None,
 ) -> Pieces:
-    """Return the pieces of the objects with a pixel in a tile's core.
+    """Return the pieces of the objects with a pixel or a contact in a tile's core.
 
     ``runs`` are those of a window that begins at ``origin`` in the image and
     reaches one row and one column beyond the core ``(h, w)``, where the image
-    does: a contact of two pixels belongs to the core that holds its upper left
-    corner. ``image`` is the whole image ``(C, H, W)``, of which only the core is
+    does: a contact belongs to the core that holds the upper left pixel of its box,
+    which at the core's last corner need not be a pixel of the object, so that a
+    piece may have contacts and no area. ``image`` is the whole image ``(C, H, W)``, of which only the core is
     read; ``quanta`` are those of `intensity_quanta`, the same for every tile.
     """
     boxes, counts, limbs = _sum_runs(runs.runs, runs.offsets, core[0], core[1])
@@ -85,7 +86,7 @@ def find_pieces(
     hulls = hulls_of_runs(runs.runs, runs.offsets, shape=core)
     quanta = np.zeros(0) if quanta is None else quanta
     totals, extremes = _intensities(runs, core, origin, image, quanta)
-    keep = counts[:, AREA] > 0
+    keep = counts.any(axis=1)
     chains = np.concatenate([[True], np.repeat(keep, 2)])
     corner = np.array(origin, np.int64)
     return Pieces(

@@ -75,10 +75,13 @@ def rank_heights(
     rows, columns = ranks.shape
     least = np.uint16(quantum)
     for y in range(rows - 2):
-        inside, above, out = foreground[y0 + y], height[y0 + y], ranks[y + 1]
+        # Slices, because an index that might be negative keeps the loop from SIMD.
+        inside = foreground[y0 + y, x0 : x0 + columns - 2]
+        above = height[y0 + y, x0 : x0 + columns - 2]
+        out = ranks[y + 1, 1 : columns - 1]
         for x in range(columns - 2):
-            level = np.uint32((np.uint32(above[x0 + x]) + 1) << LOW_BITS)
-            out[x + 1] = level if inside[x0 + x] >= least else np.uint32(0)
+            level = np.uint32((np.uint32(above[x]) + 1) << LOW_BITS)
+            out[x] = level if inside[x] >= least else np.uint32(0)
 
 
 @kernel
@@ -91,7 +94,8 @@ def mark_plateaus(ranks: Ranks, kinds: Kinds) -> NDArray[np.int64]:
     rows, columns = ranks.shape
     inner = np.empty(1024, np.int64)
     count = 0
-    state = np.zeros(columns, np.uint8)
+    state = np.zeros((columns + 7) // 8 * 8, np.uint8)
+    eights = state.view(np.uint64)  # plateaus are rare: eight pixels are passed over at once
     for y in range(1, rows - 1):
         _states_of_row(ranks[y - 1], ranks[y], ranks[y + 1], kinds[y - 1 : y + 2], state)
         if count + columns > inner.size:
@@ -99,10 +103,13 @@ def mark_plateaus(ranks: Ranks, kinds: Kinds) -> NDArray[np.int64]:
             grown[:count] = inner[:count]
             inner = grown
         row = ranks[y]
-        for x in range(1, columns - 1):
+        for x in range(columns):
             row[x] |= np.uint32(state[x] & 15)
-            inner[count] = y * columns + x
-            count += state[x] >> 4
+        for eight in range(eights.size):
+            if eights[eight] & np.uint64(0x1010101010101010):
+                for x in range(8 * eight, min(8 * eight + 8, columns)):
+                    inner[count] = y * columns + x
+                    count += state[x] >> 4
     return inner[:count]
 
 

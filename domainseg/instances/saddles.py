@@ -30,7 +30,7 @@ Edges = NDArray[np.int64]
 
 
 @kernel
-def edge_key(rank: int, other: int, index: int, way: int, width: int) -> int:
+def edge_key(rank: np.int64, other: np.int64, index: int, way: int, width: int) -> np.int64:
     """Return the key of the edge from a pixel along ``way`` to its neighbour.
 
     ``rank`` and ``index`` are the pixel's, ``other`` is the neighbour's rank;
@@ -43,49 +43,53 @@ def edge_key(rank: int, other: int, index: int, way: int, width: int) -> int:
 
 
 @kernel
-def no_edges() -> tuple[Edges, NDArray[np.int64], int]:
-    """Return an empty list of edges for ``list_edge``: rows, table of the rows, rows in use."""
-    return np.empty((512, 3), np.int64), np.full(1024, np.int64(-1)), 0
+def no_edges(room: int) -> tuple[Edges, NDArray[np.int64]]:
+    """Return an empty list with room for this many edges, and the table of their pairs.
+
+    The table finds the row of a pair by open addressing; its last entry counts
+    the rows in use.
+    """
+    slots = 64
+    while slots < 2 * room:
+        slots *= 2
+    table = np.full(slots + 1, np.int64(-1))
+    table[-1] = 0
+    return np.empty((slots // 2, 3), np.int64), table
 
 
 @kernel
-def list_edge(
-    edges: Edges, table: NDArray[np.int64], count: int, one: int, two: int, key: int
-) -> tuple[Edges, NDArray[np.int64], int]:
-    """Return the list with an edge in it; of the edges of a pair the largest key is kept.
-
-    ``table`` finds the row of a pair by open addressing; it has twice the rows
-    of ``edges``, a power of two.
-    """
+def add_edge(edges: Edges, table: NDArray[np.int64], one: int, two: int, key: int) -> None:
+    """Add an edge to a list that has room for it, keeping the largest key of each pair."""
     low, high = min(one, two), max(one, two)
-    slot = slot_of(low, high, table.size)
+    slots = table.size - 1
+    mixed = (low * 0x9E3779B1 + high) * 0x85EBCA6B
+    slot = (mixed ^ (mixed >> 29)) & (slots - 1)
     while table[slot] >= 0:
         row = table[slot]
         if edges[row, 0] == low and edges[row, 1] == high:
             edges[row, 2] = max(edges[row, 2], key)
-            return edges, table, count
-        slot = (slot + 1) & (table.size - 1)
-    edges[count] = low, high, key
-    table[slot] = count
-    count += 1
-    if count == len(edges):
-        grown = np.empty((2 * count, 3), np.int64)
-        grown[:count] = edges
-        edges = grown
-        table = np.full(4 * count, np.int64(-1))
-        for row in range(count):
-            slot = slot_of(edges[row, 0], edges[row, 1], table.size)
-            while table[slot] >= 0:
-                slot = (slot + 1) & (table.size - 1)
-            table[slot] = row
-    return edges, table, count
+            return
+        slot = (slot + 1) & (slots - 1)
+    row = table[slots]
+    edges[row] = low, high, key
+    table[slot] = row
+    table[slots] = row + 1
 
 
 @kernel
-def slot_of(low: int, high: int, size: int) -> int:
-    """Return where a pair is first looked for in a table of ``size``, a power of two."""
-    mixed = (low * 0x9E3779B1 + high) * 0x85EBCA6B
-    return (mixed ^ (mixed >> 29)) & (size - 1)
+def with_room(edges: Edges, table: NDArray[np.int64], room: int) -> tuple[Edges, NDArray[np.int64]]:
+    """Return the list, or a larger one with the same edges, with room for this many more.
+
+    Called once for many edges: exchanging the arrays in an inner loop costs more
+    than all that the loop does, for their reference counts.
+    """
+    count = table[-1]
+    if len(edges) - count >= room:
+        return edges, table
+    grown, grown_table = no_edges(2 * count + room)
+    for row in range(count):
+        add_edge(grown, grown_table, edges[row, 0], edges[row, 1], edges[row, 2])
+    return grown, grown_table
 
 
 @kernel
@@ -119,16 +123,15 @@ def tile_edges(
         width: pixels in a row of the image.
     """
     rows, columns = labels.shape
-    edges, table, count = no_edges()
-    meets = np.zeros(columns, np.uint8)
-    for y in range(rows):
-        find_meetings(labels[y], labels[min(y + 1, rows - 1)], meets)
-        for x in range(columns):
-            if not meets[x]:
-                continue
+    pixels = meeting_pixels(labels)
+    edges, table = no_edges(256)
+    for start in range(0, pixels.size, 64):
+        edges, table = with_room(edges, table, 256)
+        for pixel in pixels[start : start + 64]:
+            y, x = pixel // columns, pixel % columns
             one, at = labels[y, x], (y0 + y, x0 + x)
             for way in range(5, 9):
-                to_y, to_x = y + way // 3 - 1, x + way % 3 - 1
+                to_y, to_x = (y + 1, x + way - 7) if way > 5 else (y, x + 1)
                 if to_y == rows or not 0 <= to_x < columns:
                     continue
                 two, to = labels[to_y, to_x], (y0 + to_y, x0 + to_x)
@@ -136,24 +139,46 @@ def tile_edges(
                     continue
                 rank, other = np.int64(ranks[at]), np.int64(ranks[to])
                 key = edge_key(rank, other, first + y * width + x, way, width)
+                peak = min(peaks[one - 1], peaks[two - 1]) >> PEAK_SHIFT
                 if plain[at] and plain[to]:
                     key |= BOND
-                else:
-                    peak = min(peaks[one - 1], peaks[two - 1]) >> PEAK_SHIFT
-                    if peak - (key >> LEVEL_SHIFT) >= limit:
-                        continue
-                edges, table, count = list_edge(edges, table, count, one - 1, two - 1, key)
-    return edges[:count]
+                elif peak - (key >> LEVEL_SHIFT) >= limit:
+                    continue
+                add_edge(edges, table, one - 1, two - 1, key)
+    return edges[: table[-1]]
+
+
+@kernel
+def meeting_pixels(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the pixels where a basin may touch another to the right or below.
+
+    int64 indices of the flattened ``labels``, in raster order. All that do are
+    among them, and some at the tile's sides that do not.
+    """
+    rows, columns = labels.shape
+    meets = np.zeros((columns + 7) // 8 * 8, np.uint8)
+    eights = meets.view(np.uint64)  # pixels that meet are rare: eight are passed over at once
+    found = np.empty(1024, np.int64)
+    count = 0
+    for y in range(rows):
+        find_meetings(labels[y], labels[min(y + 1, rows - 1)], meets)
+        if count + columns > found.size:
+            grown = np.empty(2 * found.size + columns, np.int64)
+            grown[:count] = found[:count]
+            found = grown
+        for eight in range(eights.size):
+            if eights[eight]:
+                for x in range(8 * eight, min(8 * eight + 8, columns)):
+                    found[count] = y * columns + x
+                    count += meets[x]
+    return found[:count]
 
 
 @kernel
 def find_meetings(
     row: NDArray[np.int32], below: NDArray[np.int32], meets: NDArray[np.uint8]
 ) -> None:
-    """Write 1 where a basin may touch another to the right or below, 0 where none does.
-
-    Written without a branch, since pixels that do are rare and pixels are many.
-    """
+    """Write 1 where a basin may touch another to the right or below, 0 where none does."""
     last = row.size - 1
     for x in range(row.size - 2):
         one = row[x + 1]

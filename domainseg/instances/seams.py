@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from domainseg.instances.ascent import LEAVES
 from domainseg.instances.kernel import kernel
-from domainseg.instances.saddles import BOND, Edges, edge_key, list_edge, no_edges
+from domainseg.instances.saddles import BOND, Edges, add_edge, edge_key, no_edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ def cross_seam(
 
     ``straight`` is the way across, and ``straight +- turn`` are the diagonal ones.
     """
-    edges, table, count = no_edges()
-    contacts, places, touching = no_edges()
     length = nodes[0].size
+    edges, table = no_edges(3 * length)
+    contacts, places = no_edges(length)
     for i in range(length):
         for aside in range(-1, 2):
             j = i + aside
@@ -120,9 +120,9 @@ def cross_seam(
                 followed = ways[0][i] == way + LEAVES or ways[1][j] == 8 - way + LEAVES
                 if followed or (plain[0][i] and plain[1][j]):
                     key |= BOND
-                edges, table, count = list_edge(edges, table, count, one, two, key)
+                add_edge(edges, table, one, two, key)
             elif aside == 0 and rank == other:
-                edges, table, count = list_edge(edges, table, count, one, two, BOND)
+                add_edge(edges, table, one, two, BOND)
             elif aside == 0:
-                contacts, places, touching = list_edge(contacts, places, touching, one, two, 0)
-    return edges[:count], contacts[:touching]
+                add_edge(contacts, places, one, two, 0)
+    return edges[: table[-1]], contacts[: places[-1]]

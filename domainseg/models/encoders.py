@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +59,8 @@ def input_scaling(encoder: str, weights: str | None, channels: int) -> InputScal
 
     Pretraining constants of three channels are averaged when the image has another number.
     """
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     mean, std = UNIT_RANGE
     bare = encoder.removeprefix("tu-")
     if weights is not None and timm.is_model(bare):
@@ -112,6 +115,11 @@ def build_encoder(name: str, weights: str | None, *, channels: int, depth: int) 
     if weights is not None and known == f"tu-{PACKAGED}":
         _copy_by_position(encoder, _packaged_state(), PACKAGED)
     return cast("nn.Module", encoder)
+
+
+def feature_widths(encoder: nn.Module) -> tuple[int, ...]:
+    """Return the channels of each feature map of an encoder, finest first."""
+    return tuple(cast("Sequence[int]", encoder.out_channels))
 
 
 def _library_weights(known: str, weights: str | None) -> str | bool | None:

@@ -14,7 +14,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from domainseg.models.encoders import build_encoder, input_scaling
+from domainseg.models.encoders import build_encoder, feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder
 
 
@@ -98,7 +98,7 @@ class FCN:
     def build(self, channels: int, outputs: int) -> EncoderDecoder:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
         encoder = build_encoder(self.encoder, self.weights, channels=channels, depth=self.depth)
-        decoder = ScoreDecoder(encoder.out_channels, outputs=outputs, finest=self.finest)
+        decoder = ScoreDecoder(feature_widths(encoder), outputs=outputs, finest=self.finest)
         return EncoderDecoder(
             encoder,
             decoder,

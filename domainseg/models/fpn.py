@@ -15,7 +15,7 @@ from typing import Literal, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainseg.models.encoders import build_encoder, input_scaling
+from domainseg.models.encoders import build_encoder, feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder, output_convolution
 
 
@@ -112,7 +112,7 @@ class FPN:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
         encoder = build_encoder(self.encoder, self.weights, channels=channels, depth=self.depth)
         decoder = PyramidDecoder(
-            encoder.out_channels,
+            feature_widths(encoder),
             pyramid=self.pyramid_channels,
             width=self.decoder_channels,
             finest=self.finest,

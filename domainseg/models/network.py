@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from domainseg.models.encoders import InputScaling
 
-
 _GLOBAL_POOLING = {"SqueezeExcite", "SEModule", "EffectiveSEModule", "SCSEModule", "Attention2d"}
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
-from domainseg.models.encoders import build_encoder, input_scaling
+from domainseg.models.encoders import build_encoder, feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder, output_convolution
 
 
@@ -50,7 +50,7 @@ class UNet:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
         encoder = build_encoder(self.encoder, self.weights, channels=channels, depth=self.depth)
         decoder = UnetDecoder(
-            encoder_channels=encoder.out_channels,
+            encoder_channels=feature_widths(encoder),
             decoder_channels=self.decoder_channels,
             n_blocks=self.depth,
             use_norm="batchnorm",

@@ -25,7 +25,7 @@ ACCENT = "#1b6f7a"
 SERIES = ("#1b6f7b", "#b4530a", "#6b4fa0", "#3b7d23", "#a3245b", "#5b6470")
 """Colours of several lines; more lines than colours start again with dashes."""
 
-_WIDTH = 600
+_WIDTH = 500
 _VEGA_LITE = "6.1"
 _LABEL = 44
 
@@ -171,7 +171,7 @@ def _drawn(chart: alt.VConcatChart | alt.Chart) -> str:
         titleColor=MUTED,
         titleFontWeight="normal",
         titleFontSize=12,
-        labelFontSize=11,
+        labelFontSize=12,
         domainColor=RULE,
         tickColor=RULE,
         gridColor=RULE,

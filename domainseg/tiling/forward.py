@@ -21,11 +21,19 @@ class MapTensors(Protocol):
     """Maps of a batch of windows, each ``(B, L, h, w)``: logit, height in [0, 1], class index."""
 
     @property
-    def foreground(self) -> Tensor: ...
+    def foreground(self) -> Tensor:
+        """Logit, float."""
+        ...
+
     @property
-    def height(self) -> Tensor: ...
+    def height(self) -> Tensor:
+        """In [0, 1], float."""
+        ...
+
     @property
-    def classes(self) -> Tensor: ...
+    def classes(self) -> Tensor:
+        """Class index, uint8."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def learning_rate_factor(step: int, *, steps: int, warmup_share: float) -> float
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-class Fitting(L.LightningModule):  # type: ignore[misc]
+class Fitting(L.LightningModule):
     """A network under training; validation asks ``score`` for one number per image."""
 
     def __init__(self, network: nn.Module, loss: Loss, score: Score, options: LoopOptions) -> None:
@@ -126,7 +126,7 @@ class Fitting(L.LightningModule):  # type: ignore[misc]
         return [optimiser], [{"scheduler": schedule, "interval": "step"}]
 
 
-class _Averaging(WeightAveraging):  # type: ignore[misc]
+class _Averaging(WeightAveraging):
     """Running average whose memory grows to ``decay``, so that early weights are forgotten."""
 
     def __init__(self, decay: float) -> None:
@@ -139,7 +139,7 @@ class _Averaging(WeightAveraging):  # type: ignore[misc]
         super().__init__(use_buffers=True, avg_fn=average)
 
 
-class _Telling(Callback):  # type: ignore[misc]
+class _Telling(Callback):
     def __init__(self, tell: Callable[[Progress], None], steps: int) -> None:
         self._tell = tell
         self._steps = steps

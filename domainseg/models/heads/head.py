@@ -51,7 +51,9 @@ class Head(Protocol):
     """Targets, loss and map encoding of one way to see objects."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name recipes use."""
+        ...
 
     def outputs(self, classes: int) -> int:
         """Return the number of maps the network must give."""
@@ -99,7 +101,7 @@ def normalised_distance(labels: Array) -> NDArray[np.float32]:
 
 
 def class_plane(truth: Truth) -> NDArray[np.float32]:
-    """Return the class index of each object pixel, ``IGNORED`` on background, float32 ``(H, W)``."""
+    """Return the class index of object pixels, ``IGNORED`` on background, float32 ``(H, W)``."""
     plane = np.full(truth.labels.shape, IGNORED, np.float32)
     inside = truth.labels > 0
     plane[inside] = truth.classes[truth.labels[inside]]
@@ -132,7 +134,7 @@ def dice_loss(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     Dice of MONAI's ``DiceLoss(batch=True)``; the mask multiplies both arguments, as in its
     ``MaskedDiceLoss``.
     """
-    from monai.losses import DiceLoss
+    from monai.losses.dice import DiceLoss
 
     loss = DiceLoss(batch=True, smooth_nr=1.0, smooth_dr=1.0)
     result: Tensor = loss(probability * weight, target * weight)

@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from domainseg.errors import InputError, MissingInputError, OutputError
-from domainseg.evaluate import (
+from domainseg.instances.evaluation import (
     Evaluation,
     LabelPair,
     evaluate_labels,

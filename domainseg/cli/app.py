@@ -1,0 +1,250 @@
+"""The verbs of the command line, each a few lines around one function of the package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from domainseg import __version__
+from domainseg.cli import data, looking
+from domainseg.cli.screen import Meter, err, fail, say, show_table
+from domainseg.errors import DomainsegError, UsageError, sentence
+
+INTERRUPTED = 130
+INTERNAL = 5
+
+app = typer.Typer(
+    name="domainseg",
+    help="Train, segment and report: images of cells, wafers and surfaces, of any size.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(data.app, name="data")
+looking.add_to(app)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe, as train.seed=2."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code; errors are one sentence on standard error."""
+    debug = "--debug" in arguments
+    rest = [a for a in arguments if a != "--debug"]
+    try:
+        code = typer.main.get_command(app).main(
+            args=rest, prog_name="domainseg", standalone_mode=False
+        )
+    except DomainsegError as error:
+        if debug:
+            raise
+        fail(str(error))
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return UsageError.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        err.print("interrupted; run the same command with --resume to go on", markup=False)
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        fail(
+            f"{type(error).__name__}: {error}; this is a defect of domainseg, "
+            "please report it with the output of the same command and --debug."
+        )
+        return INTERNAL
+    return code if isinstance(code, int) else 0
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        say(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the model [runs/RECIPE].")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted training.")] = False,
+) -> None:
+    """Fit a recipe to its data; writes model.safetensors."""
+    from domainseg.train import train as fit
+    from domainseg.training.loop import Progress
+
+    folder = out or Path("runs") / recipe.stem
+    with Meter("step") as meter:
+
+        def tell(stage: str, progress: Progress | None) -> None:
+            if progress is None:
+                meter.stage(stage)
+                return
+            score = "" if progress.score is None else f"  val AP {progress.score:.4f}"
+            best = "" if progress.best is None else f" (best {progress.best:.4f})"
+            note = f"loss {progress.loss:.3f}{score}{best}"
+            meter.step(progress.step, progress.steps, note)
+
+        trained = fit(recipe, folder, overrides=tuple(overrides or ()), resume=resume, tell=tell)
+    for name, value in trained.scores.items():
+        say(f"{name}  {value:.4f}")
+    say(f"{trained.model}  ({trained.minutes:.1f} min)")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    out: Out,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Change of the recipe, KEY=VALUE.")
+    ] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(help="How to read a stack, as z=max or t=0.")
+    ] = None,
+    spacing_um: Annotated[float | None, typer.Option(help="Pixel size of the images.")] = None,
+    diameter_px: Annotated[float | None, typer.Option(help="Median object diameter.")] = None,
+    keep_folders: Annotated[bool, typer.Option(help="Name results by folder and stem.")] = False,
+    restart: Annotated[bool, typer.Option(help="Replace results of other settings.")] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Segment images; writes labels, tables, outlines and overlays."""
+    from domainseg.predict import predict as segment
+    from domainseg.runs import RunOptions
+
+    options = RunOptions(
+        overrides=tuple(change or ()),
+        select=_select(select),
+        spacing_um=spacing_um,
+        diameter_px=diameter_px,
+        keep_folders=keep_folders,
+        restart=restart,
+        device=device,
+        precision=precision,
+    )
+    with Meter("image") as meter:
+        runs = segment(model, images, out, options=options, tell=meter.step)
+    for run_ in runs:
+        note = "  (was there)" if run_.repeated else ""
+        say(f"{run_.folder}  {run_.objects.height} objects{note}")
+        for warning in run_.warnings:
+            err.print(f"warning: {run_.image}: {warning}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path | None, typer.Argument(help="A model file.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="Folder of data.")
+    ] = None,
+    labels: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="PRED TRUTH", help="Score label images instead of a model."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Keep predictions here, to report on.")
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Change of the recipe, KEY=VALUE.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test or all [the recipe's evaluate.part].")
+    ] = None,
+    kinds: Annotated[
+        Path | None, typer.Option(help="CSV with columns image and kind, for --labels.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every figure here.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Score a model on data with truth, or label images against label images."""
+    from domainseg.evaluate import evaluate_labels, evaluate_model, write_evaluation
+    from domainseg.runs import RunOptions
+
+    if (labels is None) == (model is None):
+        raise UsageError(
+            sentence(
+                "evaluate",
+                found="both a model and --labels" if labels else "neither a model nor --labels",
+                wanted="one of them",
+                fix="give MODEL DATA, or --labels PRED TRUTH",
+            )
+        )
+    if labels is not None:
+        found = evaluate_labels(*labels, kinds=kinds)
+    else:
+        assert model is not None
+        options = RunOptions(overrides=tuple(change or ()), device=device, precision=precision)
+        with Meter("image") as meter:
+            found = evaluate_model(
+                model, data_root, out=out, part=split, options=options, tell=meter.step
+            )
+    show_table(*found.table())
+    if json is not None:
+        write_evaluation(found, json)
+        say(str(json))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that predict or evaluate wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the page [the first run].")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+) -> None:
+    """Write one self-contained page about runs."""
+    from domainseg.inspection import inspect
+
+    say(str(inspect(runs, out=out or runs[0], title=title)))
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option(help="Time to train.")] = 3.0,
+) -> None:
+    """Made-up micrographs, a model trained on the spot, split cells, a page."""
+    from domainseg.cli.demonstration import demonstrate
+
+    demonstrate(out, minutes=minutes)
+
+
+def _select(pairs: Sequence[str] | None) -> dict[str, object] | None:
+    """Return ``z=max t=0 channel=DAPI,GFP`` as a selection; whole numbers are indices."""
+    if not pairs:
+        return None
+    chosen: dict[str, object] = {}
+    for pair in pairs:
+        axis, equals, value = pair.partition("=")
+        if not (axis and equals and value):
+            raise UsageError(
+                sentence(
+                    "--select", found=f"'{pair}'", wanted="AXIS=VALUE", fix="write z=max or t=0"
+                )
+            )
+        parts: list[object] = [int(v) if v.lstrip("-").isdigit() else v for v in value.split(",")]
+        chosen[axis] = parts if len(parts) > 1 else parts[0]
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

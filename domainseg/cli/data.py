@@ -1,0 +1,81 @@
+"""``domainseg data``: cards, downloads, made-up data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from domainseg.cli.screen import say, show_table
+
+app = typer.Typer(help="Data sets: cards, downloads, made-up data.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Argument(help="Folder to write into.")]
+
+
+@app.command("list")
+def list_cards() -> None:
+    """List the data sets there is a card for."""
+    from domainseg.loaders.cards import list_cards as cards
+    from domainseg.loaders.cards import read_card
+
+    rows = []
+    for name, path in cards().items():
+        card = read_card(path)
+        rows.append((name, card.title, card.licence))
+    show_table(("card", "title", "licence"), rows)
+
+
+@app.command()
+def fetch(
+    card: Annotated[str, typer.Argument(help="Name of a card, or a card's file.")], out: Out
+) -> None:
+    """Download a data set and check it against its card."""
+    from domainseg.loaders.cards import find_card
+    from domainseg.loaders.fetch import fetch as download
+
+    found = find_card(card)
+    for file in download(found, out):
+        state = "verified" if file.verified else "not verified: the card has no sha256"
+        say(f"{file.url}  {file.size_bytes} bytes  sha256 {file.sha256}  {state}")
+    if found.preparation:
+        say(found.preparation)
+
+
+@app.command()
+def make(
+    kind: Annotated[str, typer.Argument(help="scenes: made-up micrographs.")],
+    out: Out,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Options of the loader: train=8 width=512."),
+    ] = None,
+) -> None:
+    """Write made-up images with exact truth, index and labels beside them."""
+    from domainseg.errors import UsageError, sentence
+    from domainseg.loaders.scenes import write_scenes
+    from domainseg.recipe import loader_options
+
+    if kind != "scenes":
+        raise UsageError(
+            sentence("data make", found=f"'{kind}'", wanted="scenes", fix="correct the name")
+        )
+    paths = write_scenes(out, loader_options("scenes", options or ()))
+    say(f"{out}  {len(paths)} images with labels and index.csv")
+
+
+@app.command()
+def preview(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    out: Out,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Images of each part of the split.")] = 4,
+) -> None:
+    """Draw the truth of a recipe's data over its images."""
+    from domainseg.preview import write_previews
+
+    for path in write_previews(recipe, out, overrides=tuple(overrides or ()), count=count):
+        say(str(path))

@@ -1,0 +1,73 @@
+"""Verbs that look and change nothing: list, check, init, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from domainseg.cli.screen import say, show_table
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    app.command("list")(list_parts)
+    app.command()(check)
+    app.command()(init)
+    app.command()(doctor)
+
+
+def list_parts() -> None:
+    """List recipes, data cards, loaders, models and heads."""
+    from domainseg import catalog
+    from domainseg.loaders.cards import list_cards
+    from domainseg.shipped import shipped
+
+    rows = [
+        ("recipes", ", ".join(sorted(p.stem for p in shipped("recipes").glob("*.yaml")))),
+        ("data cards", ", ".join(list_cards())),
+        ("loaders", ", ".join(catalog.names(catalog.LOADERS))),
+        ("models", ", ".join(catalog.names(catalog.MODELS))),
+        ("heads", ", ".join(catalog.names(catalog.HEADS))),
+    ]
+    for name, parts in rows:
+        say(f"{name:<12}{parts}")
+
+
+def check(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe.")
+    ] = None,
+) -> None:
+    """Read a recipe and every image and label it names; say what is there."""
+    from domainseg.survey import survey_recipe
+
+    found = survey_recipe(recipe, overrides=tuple(overrides or ()))
+    show_table(found.header, found.rows)
+    for note in found.notes:
+        say(note)
+
+
+def init(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    masks: Annotated[Path, typer.Argument(help="Folder of label images of the same names.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Recipe to write.")] = Path(
+        "recipe.yaml"
+    ),
+) -> None:
+    """Look at images and masks and write a recipe that fits them."""
+    from domainseg.survey import write_first_recipe
+
+    for line in write_first_recipe(images, masks, out):
+        say(line)
+    say(f"{out}  train it with: domainseg train {out}")
+
+
+def doctor() -> None:
+    """Say what this machine offers: versions, processor, devices."""
+    from domainseg.machine import describe_machine
+
+    for name, value in describe_machine().items():
+        say(f"{name:<32}{value}")

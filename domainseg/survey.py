@@ -1,0 +1,169 @@
+"""A look at data before training: what is there, and a first recipe for it."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from domainseg.atomic import atomic_text
+from domainseg.errors import InputError, OutputError, sentence
+from domainseg.loaders.mask_folder import MaskFolder
+from domainseg.recipe import load_recipe, recipe_from_json
+from domainseg.records import Sample
+from domainseg.segmenter import model_plane, object_diameter
+from domainseg.sources import open_source
+
+HEADER = (
+    "part",
+    "images",
+    "objects",
+    "median diameter, px",
+    "smallest, px",
+    "largest, px",
+    "kinds",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A table of the parts of a data set, and notes of one line each."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def survey_recipe(recipe: Path | str, *, overrides: Sequence[str] = ()) -> Survey:
+    """Return what a recipe's data holds; every image and label is read and checked.
+
+    Raises:
+        RecipeError: the recipe cannot be read or its parts do not fit.
+        InputError: an image or a label cannot be used; names the file.
+    """
+    plan = load_recipe(Path(recipe), overrides)
+    source = open_source(plan)
+    rows, sizes = [], []
+    for part in ("train", "val", "test"):
+        samples = []
+        for entry in getattr(source.splits, part):
+            sample = source.load(entry)
+            model_plane(plan, sample, diameter_px=object_diameter(sample))
+            samples.append(_Facts.of(sample))
+        rows.append(_row(part, samples))
+        sizes += [facts.shape for facts in samples]
+    smallest, largest = min(sizes, key=np.prod), max(sizes, key=np.prod)
+    notes = (
+        f"classes: {', '.join(source.classes)}",
+        f"images from {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]} px",
+        f"network input: {plan.data.channel_count} channels, stride {plan.model.stride} px",
+    )
+    return Survey(HEADER, tuple(rows), notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a survey keeps of a sample."""
+
+    shape: tuple[int, int]
+    diameters_px: np.ndarray[tuple[int], np.dtype[np.float64]]
+    kind: str | None
+    channels: int
+
+    @classmethod
+    def of(cls, sample: Sample) -> _Facts:
+        areas = np.zeros(0) if sample.truth is None else sample.truth.areas_px()
+        _, height, width = sample.image.shape
+        return cls((height, width), np.sqrt(4 / np.pi * areas), sample.kind, sample.image.shape[0])
+
+
+def _row(part: str, samples: Sequence[_Facts]) -> tuple[str, ...]:
+    diameters = np.concatenate([s.diameters_px for s in samples]) if samples else np.zeros(0)
+    figures = (
+        [f"{f(diameters):.1f}" for f in (np.median, np.min, np.max)]
+        if len(diameters)
+        else ["-"] * 3
+    )
+    kinds = sorted({s.kind for s in samples if s.kind is not None})
+    return (part, str(len(samples)), str(len(diameters)), *figures, ", ".join(kinds))
+
+
+def write_first_recipe(images: Path, masks: Path, out: Path) -> tuple[str, ...]:
+    """Write a recipe for integer label images beside images; return what was seen, in lines.
+
+    Raises:
+        InputError: the folders cannot be used, or hold no object.
+        OutputError: ``out`` is there already.
+    """
+    if out.exists():
+        raise OutputError(
+            sentence(
+                out, found="a file of that name", wanted="a new one", fix="choose another name"
+            )
+        )
+    root = Path(os.path.commonpath([images.resolve(), masks.resolve()]))
+    loader = MaskFolder(
+        images=os.path.relpath(images.resolve(), root),
+        labels=os.path.relpath(masks.resolve(), root),
+    )
+    dataset = loader.open(root)
+    seen = [_Facts.of(dataset.load(entry)) for entry in dataset.entries()]
+    diameters = np.concatenate([s.diameters_px for s in seen])
+    if not len(diameters):
+        raise InputError(
+            sentence(masks, found="no object", wanted="label images with objects", fix="check them")
+        )
+    values = _first_values(loader, root, seen, float(np.median(diameters)))
+    recipe_from_json(values, where=str(out))
+    atomic_text(out, _commented(values, out))
+    low, median, high = np.percentile(diameters, [5, 50, 95])
+    return (
+        f"{len(seen)} images, {len(diameters)} objects",
+        f"object diameter {low:.0f} to {high:.0f} px, median {median:.0f}",
+    )
+
+
+def _first_values(
+    loader: MaskFolder, root: Path, seen: Sequence[_Facts], diameter: float
+) -> dict[str, object]:
+    """Return the recipe's values: the model grid, patch and filters follow the objects' size."""
+    colour = any(s.channels >= 3 for s in seen)
+    # Below 10 px the distance map has too few levels to split by, above 80 px an object
+    # exceeds what the network sees around a pixel.
+    rescaled = not 10 <= diameter <= 80
+    on_grid = 30.0 if rescaled else diameter
+    shorter = statistics.median(min(s.shape) for s in seen) * on_grid / diameter
+    data: dict[str, object] = {
+        "loader": {"name": "mask_folder", "images": loader.images, "labels": loader.labels},
+        "root": str(root),
+        "channels": "rgb" if colour else "grey",
+        "split": {"by": "hash", "val": 0.15, "test": 0.15},
+        "normalise": {"per": "image"},
+    }
+    if rescaled:
+        data["diameter_px"] = on_grid
+    return {
+        "data": data,
+        "augment": [
+            {"D4": {"p": 1.0}},
+            {"Affine": {"scale": [0.75, 1.33], "rotate": [-45, 45], "p": 0.5}},
+            {"RandomBrightnessContrast": {"p": 0.5}},
+            {"GaussNoise": {"std_range": [0.01, 0.05], "p": 0.2}},
+        ],
+        "model": {"name": "unet"},
+        "head": {"name": "height"},
+        "train": {"patch_px": 256 if shorter >= 192 else 128, "max_minutes": 30},
+        "instances": {"min_area_px": max(1, round(0.05 * np.pi / 4 * on_grid**2))},
+    }
+
+
+def _commented(values: dict[str, object], out: Path) -> str:
+    head = (
+        f"# Written by `domainseg init` after a look at the data.\n#\n#   domainseg train {out}\n"
+    )
+    return head + yaml.safe_dump(values, sort_keys=False)
