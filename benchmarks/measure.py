@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import regionprops_table
+from skimage import measure as skimage_measure
 
 from domainseg.instances.export import table_instances, write_coco, write_geojson, write_objects
 from domainseg.instances.measure import measure
 from domainseg.instances.outlines import find_outlines
 from domainseg.instances.overlay import overlay
+
+regionprops_table: Any = skimage_measure.regionprops_table
 
 PITCH = 15
 PROPERTIES = (

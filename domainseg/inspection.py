@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,10 +13,9 @@ import polars as pl
 from domainseg import __version__
 from domainseg.atomic import atomic_text
 from domainseg.errors import OutputError, UsageError, sentence
-from domainseg.images import read_labels
 from domainseg.instances.overlaps import overlap_maps
 from domainseg.report import html, json
-from domainseg.report.crops import LEGEND, Layers, draw_mistake, draw_whole
+from domainseg.report.crops import LEGEND, Comparison, draw_mistake, draw_whole, without_outlines
 from domainseg.report.document import Document, Picture, Section
 from domainseg.report.evidence import (
     Evaluation,
@@ -30,11 +29,12 @@ from domainseg.report.pictures import Shot, encode_within, shrink
 from domainseg.report.run_folder import (
     LABELS,
     OVERLAY,
-    PICTURE,
     SCORES,
     TRUTH,
     image_folders,
+    picture_factor,
     read_image,
+    read_label_map,
     read_objects,
     read_picture,
 )
@@ -120,7 +120,7 @@ def compose(evidence: Evidence, *, title: str) -> Document:
         method(evidence),
         provenance(evidence),
     )
-    models = list(dict.fromkeys(image.model.name for image in evidence.images))
+    models = dict.fromkeys(shortened(image.model.name) for image in evidence.images)
     return Document(
         title=title,
         subtitle=(
@@ -143,7 +143,8 @@ def gather(runs: Sequence[Path]) -> Evidence:
         for folder in image_folders(run):
             own = None if folder == run else _evaluation_in(folder)
             image = read_image(folder)
-            found.append(_Found(folder, image, _scores(own or whole, folder, image)))
+            names = {folder.name, folder.relative_to(run).as_posix(), image.name}
+            found.append(_Found(folder, image, _scores(own or whole, names, image)))
             evaluations += [own] if own and not whole else []
         evaluations += [whole] if whole else []
     found = _distinct(found)
@@ -175,12 +176,11 @@ def _evaluation_in(folder: Path) -> Evaluation | None:
     return read_evaluation(path) if path.exists() else None
 
 
-def _scores(evaluation: Evaluation | None, folder: Path, image: InspectedImage) -> Scores | None:
-    """Return the row of an image: by the name of its folder, its file, or as the only one."""
-    if evaluation is None:
-        return None
-    names = {folder.name, image.name, Path(image.name).stem}
-    rows = [row for row in evaluation.images if row.name in names]
+def _scores(
+    evaluation: Evaluation | None, names: Collection[str], image: InspectedImage
+) -> Scores | None:
+    """Return the row of an image, which goes by one of ``names``."""
+    rows = [row for row in evaluation.images if row.name in names] if evaluation else []
     return replace(rows[0], kind=rows[0].kind or image.kind) if rows else None
 
 
@@ -224,7 +224,7 @@ def _shot(one: _Found) -> Shot:
         pixels=shrink(pixels),
         alt=f"{shortened(image.name)} with {objects} outlined.",
         title=image.name,
-        note=f"{image.kind}, {objects}" if image.kind else objects,
+        note=f"{shortened(image.kind, 40)}, {objects}" if image.kind else objects,
     )
 
 
@@ -247,21 +247,22 @@ def _worst(found: Sequence[_Found]) -> tuple[WorstCase, ...]:
 def _drawn(one: _Found) -> tuple[Scores, list[Shot]]:
     """Return the scores of an image, itself with both outlines, and its largest mistakes."""
     assert one.scores is not None  # the caller ranks by them
-    truth, predicted = read_labels(one.folder / TRUTH), read_labels(one.folder / LABELS)
+    truth, predicted = read_label_map(one.folder / TRUTH), read_label_map(one.folder / LABELS)
     overlaps = overlap_maps(truth, predicted, where=one.folder)
-    plain = one.folder / PICTURE
-    # Without a plain picture the outlines of the overlay show through, in grey.
-    picture = read_picture(plain if plain.exists() else one.folder / OVERLAY, truth.shape)
-    layers = Layers(picture, truth, predicted)
+    picture = read_picture(one.folder / OVERLAY, truth.shape)
+    factor = picture_factor(picture.shape[:2], truth.shape)
+    compared = Comparison(
+        without_outlines(picture, predicted, factor=factor), truth, predicted, factor
+    )
     found = instructive(find_mistakes(overlaps, truth, predicted), limit=_CROPS)
     name = shortened(one.image.name, 40)
     whole = Shot(
-        draw_whole(layers), f"{name}, outlines of truth and prediction.", "Whole image", ""
+        draw_whole(compared), f"{name}, outlines of truth and prediction.", "Whole image", ""
     )
-    return one.scores, [whole, *(_mistake_shot(layers, mistake) for mistake in found)]
+    return one.scores, [whole, *(_mistake_shot(compared, mistake) for mistake in found)]
 
 
-def _mistake_shot(layers: Layers, mistake: Mistake) -> Shot:
+def _mistake_shot(compared: Comparison, mistake: Mistake) -> Shot:
     (y0, x0), _ = mistake.box
     area = f"{mistake.area_px:,} px"
     words = {
@@ -271,7 +272,7 @@ def _mistake_shot(layers: Layers, mistake: Mistake) -> Shot:
         "split": f"An object of {area} in {len(mistake.predicted)} pieces",
     }[mistake.kind]
     return Shot(
-        draw_mistake(layers, mistake),
+        draw_mistake(compared, mistake),
         f"{words}, at row {y0}, column {x0}.",
         mistake.kind.capitalize(),
         f"{area} at y {y0}, x {x0}",

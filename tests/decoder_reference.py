@@ -71,7 +71,7 @@ class Layer:
         return 16
 
     def index(self, p: Pixel) -> int:
-        return p[0] * self.shape[1] + p[1]
+        return p[0] * int(self.shape[1]) + p[1]
 
     def order(self, p: Pixel) -> tuple[int, int, int]:
         return int(self.height[p]), -self.g[p], self.index(p)

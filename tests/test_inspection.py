@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainseg.errors import DomainsegError, InputError, MissingInputError, OutputError, UsageError
-from domainseg.evaluate import LabelPair, evaluate_pairs, write_evaluation
 from domainseg.inspection import compose, gather, inspect
+from domainseg.instances.evaluation import LabelPair, evaluate_pairs, write_evaluation
 from domainseg.report import json as json_renderer
 from domainseg.report import text as text_renderer
 from domainseg.report.document import KeyNumbers, Table, Value
@@ -62,9 +62,16 @@ def table_of(labels: Labels, names: list[str], spacing: float | None) -> pl.Data
             }
         )
     schema = {
-        **{"label": pl.Int64, "class": pl.String, "area_px": pl.Int64, "area_um2": pl.Float64},
-        **{"eq_diameter_px": pl.Float64, "eq_diameter_um": pl.Float64, "eccentricity": pl.Float64},
-        **{"solidity": pl.Float64, "circularity": pl.Float64, "touches_border": pl.Boolean},
+        "label": pl.Int64,
+        "class": pl.String,
+        "area_px": pl.Int64,
+        "area_um2": pl.Float64,
+        "eq_diameter_px": pl.Float64,
+        "eq_diameter_um": pl.Float64,
+        "eccentricity": pl.Float64,
+        "solidity": pl.Float64,
+        "circularity": pl.Float64,
+        "touches_border": pl.Boolean,
     }
     return pl.DataFrame(rows, schema=schema)
 
@@ -200,7 +207,7 @@ def test_page_holds_every_number_of_the_text_and_the_pictures(run: Path, tmp_pat
     assert "A &lt;b&gt;title&lt;/b&gt;" in source
     assert source.count('<img src="data:image/png;base64,') == 2 + 2 + 2 + 2
     assert source.count("<svg") == 2 + 2  # two plots, two swatches of the legend
-    assert "12,000 " in source  # 6 objects on 2 x 2000 px of .25 um2
+    assert "6,000" in source  # 6 objects on 2 x 2000 px of .25 um2
 
 
 def test_densities_are_per_mm2_of_inspected_area_with_the_exact_interval(run: Path) -> None:
@@ -246,10 +253,10 @@ def test_nothing_inspected_has_no_density(tmp_path: Path) -> None:
 
 def test_worst_images_come_first_with_their_mistakes(run: Path) -> None:
     worst = gather([run]).worst
-    assert [case.scores.name for case in worst] == ["b.png", "a.png"]
-    assert [crop.title for crop in worst[1].crops] == ["Whole image", "Merged", "Split"]
-    assert [crop.title for crop in worst[0].crops] == ["Whole image", "Missed", "False"]
-    assert worst[0].crops[1].alt == "An object of 36 px that was missed, at row 15, column 20."
+    assert [case.scores.name for case in worst] == ["a.png", "b.png"]
+    assert [crop.title for crop in worst[0].crops] == ["Whole image", "Merged", "Split"]
+    assert [crop.title for crop in worst[1].crops] == ["Whole image", "Missed", "False"]
+    assert worst[1].crops[1].alt == "An object of 36 px that was missed, at row 15, column 20."
 
 
 def test_a_perfect_image_is_no_worst_case(tmp_path: Path) -> None:
@@ -261,11 +268,27 @@ def test_a_perfect_image_is_no_worst_case(tmp_path: Path) -> None:
     assert evidence.evaluation.summaries[0].mean_ap == 1.0
 
 
-def test_crops_are_drawn_on_the_plain_picture_where_there_is_one(run: Path) -> None:
-    before = gather([run]).worst[0].crops
-    Image.fromarray(np.full((40, 50, 3), 200, np.uint8)).save(run / "b" / "picture.png")
-    after = gather([run]).worst[0].crops
-    assert all(one.data != other.data for one, other in zip(before, after, strict=True))
+def test_a_picture_smaller_by_a_whole_factor_is_taken(run: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.full((20, 25, 3), 90, np.uint8)).save(run / name / "overlay.png")
+    evidence = gather([run])
+    assert {(one.width, one.height) for one in evidence.pictures.values()} == {(25, 20)}
+    assert len(evidence.worst) == 2
+
+
+def test_truth_is_compared_with_the_highest_label_of_several_layers(run: Path) -> None:
+    before = gather([run]).worst
+    layers = np.stack([np.where(FOUND_A == 2, 2, 0), np.where(FOUND_A != 2, FOUND_A, 0)])
+    tifffile.imwrite(run / "a" / "labels.tif", layers.astype(np.uint16), photometric="minisblack")
+    assert gather([run]).worst == before
+
+
+def test_images_are_found_at_any_depth(tmp_path: Path) -> None:
+    for name in ("x", "sub/y", "sub/deep/z"):
+        write_image(tmp_path / "run" / name, FOUND_A)
+    (tmp_path / "run" / "x.zarr" / "labels").mkdir(parents=True)
+    names = [image.name for image in gather([tmp_path / "run"]).images]
+    assert names == ["z.png", "y.png", "x.png"]
 
 
 def test_several_runs_share_means_and_counts_but_not_pooled_pixels(
@@ -283,8 +306,8 @@ def test_several_runs_share_means_and_counts_but_not_pooled_pixels(
     mean = (2 * (rows["a.png"].mean_ap or 0) + (rows["b.png"].mean_ap or 0)) / 3
     assert whole.mean_ap == pytest.approx(mean)
     assert (stained.name, stained.images, stained.merged, stained.split) == ("stained", 2, 2, 2)
-    assert (whole.objects, whole.matched) == (10, 1 + 2 * 2)
-    assert whole.f1 == pytest.approx(10 / (10 + whole.missed + whole.false))
+    assert (whole.objects, whole.matched) == (10, 1 + 2 * 3)
+    assert whole.f1 == pytest.approx(14 / (14 + whole.missed + whole.false))
     assert (whole.pq, whole.aji, whole.dice) == (None, None, None)
 
 
@@ -367,20 +390,19 @@ def refused(runs: list[Path], out: Path) -> DomainsegError:
 @pytest.mark.parametrize(
     ("keys", "to", "found"),
     [
-        (("schema",), 2, "found schema 2, wanted schema 1; use the version of domainseg that wrote it, or run predict again."),
-        (("model", "sha256"), ..., "found no model.sha256, wanted one; run predict again."),
-        (("objects",), -1, "found -1 under objects, wanted a whole number, 0 or more; run predict again."),
-        (("objects",), True, "found true under objects, wanted a whole number, 0 or more; run predict again."),
-        (("image", "name"), None, "found null under image.name, wanted text; run predict again."),
-        (("image", "shape"), [1, 2], "found [1, 2] under image.shape, wanted 3 numbers; run predict again."),
-        (("image", "channels"), [1], "found [1] under image.channels, wanted a list of texts; run predict again."),
-        (("inspected_um2",), "1", 'found "1" under inspected_um2, wanted a number; run predict again.'),
-        (("lattice",), [], "found [] under lattice, wanted an object; run predict again."),
-        (("warnings",), "none", 'found "none" under warnings, wanted a list; run predict again.'),
-        (("warnings",), "x" * 99, f'found "{"x" * 38}… under warnings, wanted a list; run predict again.'),
-        (("inspected_px",), float("nan"), "found damaged JSON, wanted a whole file; run predict again."),
+        (("model", "sha256"), ..., "no model.sha256, wanted one"),
+        (("objects",), -1, "-1 under objects, wanted a whole number, 0 or more"),
+        (("objects",), True, "true under objects, wanted a whole number, 0 or more"),
+        (("image", "name"), None, "null under image.name, wanted text"),
+        (("image", "shape"), [1, 2], "[1, 2] under image.shape, wanted 3 numbers"),
+        (("image", "channels"), [1], "[1] under image.channels, wanted a list of texts"),
+        (("inspected_um2",), "1", '"1" under inspected_um2, wanted a number'),
+        (("lattice",), [], "[] under lattice, wanted an object"),
+        (("warnings",), "none", '"none" under warnings, wanted a list'),
+        (("warnings",), "x" * 99, f'"{"x" * 38}… under warnings, wanted a list'),
+        (("inspected_px",), float("nan"), "damaged JSON, wanted a whole file"),
     ],
-)  # fmt: skip
+)
 def test_a_record_that_does_not_fit_is_refused(
     keys: tuple[str, ...], to: object, found: str, tmp_path: Path
 ) -> None:
@@ -388,7 +410,16 @@ def test_a_record_that_does_not_fit_is_refused(
     change(path, *keys, to=to)
     error = refused([path.parent], tmp_path / "out")
     assert isinstance(error, InputError)
-    assert str(error) == f"{path}: {found}"
+    assert str(error) == f"{path}: found {found}; run predict again."
+
+
+def test_a_record_of_another_schema_is_refused(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a", FOUND_A) / "run.json"
+    change(path, "schema", to=2)
+    assert str(refused([path.parent], tmp_path / "out")) == (
+        f"{path}: found schema 2, wanted schema 1; use the version of domainseg that wrote it, "
+        "or run predict again."
+    )
 
 
 def test_a_record_cut_short_is_refused(tmp_path: Path) -> None:
@@ -464,8 +495,8 @@ def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a", FOUND_A) / "overlay.png"
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(path)
     assert str(refused([path.parent], tmp_path / "out")) == (
-        f"{path}: found uint8 pixels of shape (3, 9, 9), wanted uint8 of shape (3, 40, 50); "
-        "run predict again."
+        f"{path}: found uint8 pixels of shape (3, 9, 9), wanted uint8 of shape (3, 40, 50), "
+        "or that divided by a whole number; run predict again."
     )
 
 

@@ -259,6 +259,19 @@ def test_a_disc_in_oblong_pixels_keeps_its_lengths() -> None:
     assert row["eccentricity"] < 0.1
 
 
+def test_perimeter_of_an_oblong_pixel_weighs_each_direction_by_its_angle() -> None:
+    sy, sx = 3.0, 4.0
+    steepness = math.atan2(sy, sx)
+    expected = steepness * sy + (math.pi / 2 - steepness) * sx + 2 * math.pi / 4 * sy * sx / 5
+    assert only(PIXEL, spacing_um=(sy, sx))["perimeter_um"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_orientation_of_an_almost_level_line_is_not_180() -> None:
+    labels = np.zeros((2, 400_000), np.int32)
+    labels[0], labels[1, 200_000] = 1, 1
+    assert only(labels)["orientation_deg"] == 0.0
+
+
 # --- laws ---
 
 maps = st.integers(0, 2**32 - 1).map(

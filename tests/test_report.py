@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 
 from domainseg.instances.matching import tally
 from domainseg.instances.overlaps import overlap_maps
+from domainseg.instances.overlay import overlay
 from domainseg.quality.statistics import Interval, Quartiles
 from domainseg.report import html, json, plots, text
 from domainseg.report.crops import (
     PREDICTION,
     TRUTH,
-    Layers,
+    Comparison,
     draw_mistake,
     draw_whole,
     outline,
     window_around,
+    without_outlines,
 )
 from domainseg.report.document import (
     COUNT,
@@ -49,7 +51,7 @@ from domainseg.report.document import (
     Table,
     Value,
 )
-from domainseg.report.mistakes import find_mistakes, instructive
+from domainseg.report.mistakes import Mistake, find_mistakes, instructive
 from domainseg.report.numbers import written
 from domainseg.report.pictures import Shot, encode_within, shrink
 from domainseg.report.sections.pictures import evenly_spaced
@@ -423,20 +425,51 @@ def test_window_holds_the_box_and_lies_in_the_image(
 
 
 def test_a_crop_draws_truth_and_prediction_in_their_colours_on_grey() -> None:
-    picture = np.full((*TRUE.shape, 3), (200, 40, 90), np.uint8)
-    layers = Layers(picture, TRUE, FOUND)
+    compared = Comparison(np.full(TRUE.shape, 94, np.uint8), TRUE, FOUND)
     found = find_mistakes(overlap_maps(TRUE, FOUND), TRUE, FOUND)
-    for drawn in (draw_whole(layers), draw_mistake(layers, found[0])):
+    for drawn in (draw_whole(compared), draw_mistake(compared, found[0])):
         assert drawn.shape == (280, 320, 3)
         colours = {tuple(rgb) for rgb in drawn.reshape(-1, 3).tolist()}
         assert {tuple(bytes.fromhex(colour[1:])) for colour in (TRUTH, PREDICTION)} <= colours
-        assert (94, 94, 94) in colours  # the luminance of the picture
+        assert (94, 94, 94) in colours
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_outlines_of_an_overlay_are_removed_again(factor: int) -> None:
+    labels = np.zeros((60, 70), np.int32)
+    labels[5:30, 5:40], labels[25:50, 45:65], labels[50:, :9] = 1, 2, 3
+    flat = np.full((3, *labels.shape), 100, np.uint16)
+    flat[:, 0, 0], flat[:, -1, -1] = 0, 200  # what the stretch makes black and white
+    plain, drawn = (
+        overlay(flat, shown, max_side=-(-70 // factor), percentiles=(0, 100))
+        for shown in (np.zeros_like(labels), labels)
+    )
+    assert (plain != drawn).any()
+    cleaned = without_outlines(drawn, labels, factor=factor)
+    np.testing.assert_array_equal(cleaned[3:-3, 3:-3], plain[3:-3, 3:-3, 0])
+
+
+def test_an_overlay_of_nothing_but_outlines_stays() -> None:
+    picture = np.full((2, 2, 3), 7, np.uint8)
+    np.testing.assert_array_equal(without_outlines(picture, np.ones((2, 2), int)), picture[:, :, 0])
+
+
+def test_a_crop_of_a_smaller_picture_shows_the_same_place() -> None:
+    ramp = np.arange(0, 240, 2).astype(np.uint8)
+    grey = np.maximum(ramp[:, None], ramp[None])
+    half = grey.reshape(60, 2, 60, 2).mean((1, 3)).astype(np.uint8)
+    labels = np.zeros(grey.shape, np.int32)
+    lower_right = Mistake("false", (), (1,), ((70, 80), (80, 90)), 100)
+    whole = draw_mistake(Comparison(grey, labels, labels), lower_right).astype(int)
+    small = draw_mistake(Comparison(half, labels, labels, 2), lower_right).astype(int)
+    assert whole.min() > 100
+    assert np.abs(whole - small).max() <= 4
 
 
 def test_a_crop_draws_other_objects_fainter() -> None:
-    picture = np.zeros((*TRUE.shape, 3), np.uint8)
+    picture = np.zeros(TRUE.shape, np.uint8)
     merged = find_mistakes(overlap_maps(TRUE, FOUND), TRUE, FOUND)[0]
-    drawn = draw_mistake(Layers(picture, TRUE, FOUND), merged)
+    drawn = draw_mistake(Comparison(picture, TRUE, FOUND), merged)
     missed_elsewhere = drawn[-40:, :80].reshape(-1, 3).max(0)
     assert tuple(missed_elsewhere) == tuple(
         round(0.45 * value) for value in bytes.fromhex(TRUTH[1:])

@@ -66,7 +66,7 @@ def measure(
         scores: confidence per row; all 1, or those of the instances.
         class_names: names of the classes.
         image: ``(C, H, W)``, numpy or lazy, whose intensities are measured. Whole
-            numbers up to 2**31 are summed exactly; others are rounded to a power of
+            numbers below 2**31 are summed exactly; others are rounded to a power of
             two at most 2**-30 of the channel's largest magnitude, for mean and std.
         channels: one name per channel of ``image``; its numbers by default.
         spacing_um: pixel size ``(y, x)``, None when unknown.
@@ -108,9 +108,9 @@ def intensity_quanta(image: Plane, *, where: str = "image") -> NDArray[np.float6
     """Return what the intensities of each channel are rounded to, float64 ``(C,)``.
 
     Sums of quanta are sums of integers, and so do not depend on their order. It is
-    1 for integers of up to 2**31, else the power of two that brings the largest
-    magnitude of the channel to between 2**30 and 2**31. The whole image is read,
-    tile by tile, unless its dtype already says 1.
+    1 for integers of 8 and 16 bits, else the power of two that brings the largest
+    magnitude of the channel to between 2**30 and 2**31, which loses nothing of
+    whole numbers below 2**31. For these the whole image is read, tile by tile.
 
     Raises:
         InputError: for NaN or infinite pixels.
@@ -133,9 +133,7 @@ def intensity_quanta(image: Plane, *, where: str = "image") -> NDArray[np.float6
                 fix="replace them before measuring",
             )
         )
-    quanta = 2.0 ** (np.frexp(largest)[1] - _QUANTUM_BITS)
-    whole = image.dtype.kind in "iu"
-    return np.where(largest == 0, 1.0, np.maximum(quanta, 1.0) if whole else quanta)
+    return np.where(largest == 0, 1.0, 2.0 ** (np.frexp(largest)[1] - _QUANTUM_BITS))
 
 
 def object_table(

@@ -79,8 +79,8 @@ def find_outlines(objects: Array | Instances) -> Outlines:
     first_edges, areas = rings.T
     owners = np.repeat(np.arange(len(runs)), np.diff(runs.offsets))
     parts = parents[first_edges // 2]
-    # Sorted by object, then component, exterior first, then first edge.
-    order = np.lexsort((first_edges, areas < 0, parts))
+    # A part's first run comes first in its object, and its left edge is on the exterior.
+    order = np.lexsort((first_edges, parts))
     exteriors = np.flatnonzero(areas[order] > 0)
     objects_of_polygons = owners[parts[order][exteriors]]
     vertices, starts = _reordered(vertices, starts, order)

@@ -78,8 +78,9 @@ def find_pieces(
     reaches one row and one column beyond the core ``(h, w)``, where the image
     does: a contact belongs to the core that holds the upper left pixel of its box,
     which at the core's last corner need not be a pixel of the object, so that a
-    piece may have contacts and no area. ``image`` is the whole image ``(C, H, W)``, of which only the core is
-    read; ``quanta`` are those of `intensity_quanta`, the same for every tile.
+    piece may have contacts and no area. ``image`` is the whole image ``(C, H, W)``,
+    of which only the core is read; ``quanta`` are those of `intensity_quanta`, the
+    same for every tile.
     """
     boxes, counts, limbs = _sum_runs(runs.runs, runs.offsets, core[0], core[1])
     _add_contacts(runs.runs, runs.offsets, core[0], core[1], counts)

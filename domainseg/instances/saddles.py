@@ -58,7 +58,9 @@ def no_edges(room: int) -> tuple[Edges, NDArray[np.int64]]:
 
 
 @kernel
-def add_edge(edges: Edges, table: NDArray[np.int64], one: int, two: int, key: int) -> None:
+def add_edge(
+    edges: Edges, table: NDArray[np.int64], one: int, two: int, key: int | np.int64
+) -> None:
     """Add an edge to a list that has room for it, keeping the largest key of each pair."""
     low, high = min(one, two), max(one, two)
     slots = table.size - 1

@@ -68,11 +68,14 @@ class Window:
 
     @classmethod
     def of_layer(cls, maps: Maps, layer: int) -> Window:
-        """Return the whole layer as a window; its pixels are copied unless contiguous."""
+        """Return the whole layer as a window, copied unless contiguous and writable.
+
+        Every other layout in memory would have each kernel compiled once more.
+        """
         return cls(
-            np.ascontiguousarray(maps.foreground[layer]),
-            np.ascontiguousarray(maps.height[layer]),
-            np.ascontiguousarray(maps.classes[layer]),
+            np.require(maps.foreground[layer], requirements=("C", "W")),
+            np.require(maps.height[layer], requirements=("C", "W")),
+            np.require(maps.classes[layer], requirements=("C", "W")),
             (0, 0),
             (maps.height.shape[1], maps.height.shape[2]),
         )

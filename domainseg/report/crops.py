@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 
 from domainseg.records import Array
 from domainseg.report.mistakes import Mistake
@@ -26,31 +27,57 @@ _SMALLEST = 40
 # The truth is drawn first and wider: where both agree, both remain visible.
 _TRUTH_WIDTH, _PREDICTION_WIDTH = 4, 2
 _ASIDE = 0.45
+_LINE_PER_SIDE = 2000
+"""An overlay's line is one pixel, and one more per this many pixels of its longer side."""
 
 Window = tuple[tuple[int, int], tuple[int, int]]
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
-    """An image as RGB uint8 ``(H, W, 3)`` with its truth and predicted label maps."""
+class Comparison:
+    """An image as brightness with its truth and predicted label maps ``(H, W)``.
 
-    picture: Pixels
+    ``grey`` is uint8 ``(h, w)``, each pixel standing for ``factor`` x ``factor`` of the image.
+    """
+
+    grey: Pixels
     truth: Array
     predicted: Array
+    factor: int = 1
 
 
-def draw_mistake(layers: Layers, mistake: Mistake) -> Pixels:
+def without_outlines(picture: Pixels, labels: Array, *, factor: int = 1) -> Pixels:
+    """Return the brightness of an overlay, uint8 ``(h, w)``, the outlines of ``labels`` removed.
+
+    Where an outline was drawn, along the inner edge of an object and along the
+    border of the image, the nearest pixel without one takes its place.
+    """
+    grey = _luminance(picture)
+    thickness = 1 + max(grey.shape) // _LINE_PER_SIDE
+    inner = np.zeros(labels.shape, bool)
+    inner[thickness:-thickness, thickness:-thickness] = True
+    edges = outline(labels, thickness=thickness) | (~inner & (labels != 0))
+    spare = [(0, -side % factor) for side in edges.shape]
+    blocks = np.pad(edges, spare).reshape(grey.shape[0], factor, grey.shape[1], factor)
+    drawn = blocks.any(axis=(1, 3))
+    if drawn.all():
+        return grey
+    rows, columns = distance_transform_edt(drawn, return_distances=False, return_indices=True)
+    return np.asarray(grey[rows, columns], np.uint8)
+
+
+def draw_mistake(compared: Comparison, mistake: Mistake) -> Pixels:
     """Return the mistake in its surroundings, RGB uint8; other objects' outlines are fainter."""
-    shape = layers.truth.shape
+    shape = compared.truth.shape
     window = window_around(mistake.box, shape=(shape[0], shape[1]))
-    return _draw(layers, window, truth=mistake.truth, predicted=mistake.predicted)
+    return _draw(compared, window, truth=mistake.truth, predicted=mistake.predicted)
 
 
-def draw_whole(layers: Layers) -> Pixels:
+def draw_whole(compared: Comparison) -> Pixels:
     """Return the whole image with all outlines, RGB uint8, its longer side near 320 px."""
-    height, width = layers.truth.shape
-    return _draw(layers, ((0, 0), (height, width)), truth=None, predicted=None)
+    height, width = compared.truth.shape
+    return _draw(compared, ((0, 0), (height, width)), truth=None, predicted=None)
 
 
 def window_around(box: Window, *, shape: tuple[int, int]) -> Window:
@@ -67,7 +94,7 @@ def window_around(box: Window, *, shape: tuple[int, int]) -> Window:
 
 
 def _draw(
-    layers: Layers,
+    compared: Comparison,
     window: Window,
     *,
     truth: Collection[int] | None,
@@ -75,16 +102,21 @@ def _draw(
 ) -> Pixels:
     """Return the window with outlines; the labels named are drawn full, None means all."""
     (y0, x0), (y1, x1) = window
-    grey = _luminance(layers.picture[y0:y1, x0:x1])
     longer = max(y1 - y0, x1 - x0)
     shape = tuple(max(1, round(n * _SIDE / longer)) for n in (y1 - y0, x1 - x0))
-    large = Image.fromarray(grey).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
+    height, width = compared.grey.shape
+    # The last row and column of a smaller picture may stand for pixels outside the image.
+    box = (x0 / compared.factor, y0 / compared.factor, x1 / compared.factor, y1 / compared.factor)
+    box = (box[0], box[1], min(box[2], width), min(box[3], height))
+    large = Image.fromarray(compared.grey).resize(
+        (shape[1], shape[0]), Image.Resampling.BICUBIC, box=box
+    )
     canvas = np.repeat(np.asarray(large, np.float32)[:, :, None], 3, axis=2)
     rows = (np.arange(shape[0]) * 2 + 1) * (y1 - y0) // (2 * shape[0])
     columns = (np.arange(shape[1]) * 2 + 1) * (x1 - x0) // (2 * shape[1])
     for labels, focus, colour, thickness in (
-        (layers.truth, truth, TRUTH, _TRUTH_WIDTH),
-        (layers.predicted, predicted, PREDICTION, _PREDICTION_WIDTH),
+        (compared.truth, truth, TRUTH, _TRUTH_WIDTH),
+        (compared.predicted, predicted, PREDICTION, _PREDICTION_WIDTH),
     ):
         enlarged = labels[y0:y1, x0:x1][np.ix_(rows, columns)]
         line = outline(enlarged, thickness=thickness)

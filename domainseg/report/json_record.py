@@ -7,11 +7,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from domainseg.errors import InputError, sentence
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,23 +5,24 @@ A run is one image's folder, or a folder with several of those in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import tifffile
 from numpy.typing import NDArray
 
 from domainseg.errors import InputError, MissingInputError, sentence
-from domainseg.images import open_image
+from domainseg.images import open_image, read_labels
 from domainseg.report.evidence import CLASS, IMAGE, InspectedImage, Model
 from domainseg.report.json_record import JsonRecord, read_json
 
 RECORD = "run.json"
 OBJECTS = "objects.parquet"
 OVERLAY = "overlay.png"
-PICTURE = "picture.png"
-"""The image as RGB without outlines, where a run holds one."""
 LABELS = "labels.tif"
 TRUTH = "truth.tif"
 SCORES = "evaluation.json"
@@ -45,7 +46,7 @@ _ALWAYS_KNOWN = (CLASS, "area_px", "eq_diameter_px", "touches_border")
 
 
 def image_folders(run: Path) -> list[Path]:
-    """Return the folder of every image of a run, sorted by name.
+    """Return the folder of every image of a run, at any depth, sorted by name.
 
     Raises:
         MissingInputError: when ``run`` is not there or holds no run.
@@ -64,16 +65,23 @@ def image_folders(run: Path) -> list[Path]:
                 fix="name the folder that predict wrote",
             )
         )
-    if (run / RECORD).exists():
-        return [run]
-    folders = sorted(child for child in run.iterdir() if child.is_dir())
-    images = [child for child in folders if (child / RECORD).exists()]
-    for child in folders:
-        if child not in images and any((child / name).exists() for name in (OBJECTS, LABELS)):
-            raise _no_record(child)
+    images = list(_images_below(run))
     if not images:
         raise _no_record(run)
     return images
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    """Yield the folders with a record, depth first, names sorted; nothing below a record."""
+    if (folder / RECORD).exists():
+        yield folder
+        return
+    # A run of several images has their common table; only an image has labels.
+    if (folder / LABELS).exists():
+        raise _no_record(folder)
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and child.suffix != ".zarr":
+            yield from _images_below(child)
 
 
 def _no_record(folder: Path) -> MissingInputError:
@@ -183,16 +191,40 @@ def _refused(path: Path, found: str, wanted: str) -> InputError:
 
 
 def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.uint8]:
-    """Return the RGB pixels of a picture of an image, uint8 ``(H, W, 3)``.
+    """Return the RGB pixels of a picture of an image, uint8 ``(h, w, 3)``.
+
+    A picture is as large as the image, or smaller by a whole factor.
 
     Raises:
-        InputError: when it is damaged, not RGB, or not of the image's ``(H, W)``.
+        InputError: when it is damaged, not RGB, or no picture of an image of ``(H, W)``.
     """
     with open_image(path) as image:
-        if image.shape != (3, *shape) or image.dtype != np.uint8:
+        factor = picture_factor(image.shape[1:], shape)
+        sides = [-(-side // factor) for side in shape]
+        if image.shape != (3, *sides) or image.dtype != np.uint8:
             raise _refused(
                 path,
                 f"{image.dtype} pixels of shape {image.shape}",
-                f"uint8 of shape {(3, *shape)}",
+                f"uint8 of shape {(3, *shape)}, or that divided by a whole number",
             )
         return np.ascontiguousarray(np.moveaxis(image[...], 0, -1))
+
+
+def picture_factor(picture: Sequence[int], image: Sequence[int]) -> int:
+    """Return how many pixels of an image lie side by side in one of its picture."""
+    return max(1, -(-max(image) // max(picture)))
+
+
+def read_label_map(path: Path) -> NDArray[Any]:
+    """Return a label map, integer ``(H, W)``; of several layers the highest label per pixel.
+
+    Raises:
+        InputError: when it is damaged or cannot be labels.
+    """
+    layers = 1
+    with suppress(tifffile.TiffFileError), tifffile.TiffFile(path) as file:
+        layers = len(file.pages)
+    if layers == 1:
+        return read_labels(path)
+    with open_image(path, select={"page": "max"}) as image:
+        return image[0]

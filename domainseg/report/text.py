@@ -54,7 +54,7 @@ def _block(block: Block) -> Iterable[str]:
             return [f"(figure) {block.alt}", block.caption, *data]
         case Gallery():
             pictures = [_picture(one.alt, one.note) for one in block.pictures]
-            return [f"(pictures) {block.caption}", *pictures]
+            return [f"(pictures) {block.caption}".rstrip(), *pictures]
         case Formulas():
             return [
                 f"{item.name}: {item.expression}" + (f"  ({item.note})" if item.note else "")

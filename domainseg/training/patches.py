@@ -40,19 +40,22 @@ class PatchOptions:
 def image_weights(images: Sequence[Prepared]) -> NDArray[np.float64]:
     """Return the probability of each image ``(N,)``.
 
-    It grows with the square root of the image's area and falls with the square root of
-    how many images are of its kind, and of how many hold its rarest class.
+    A kind is drawn in proportion to the square root of the number of its images, so that
+    rare kinds are seen. Within a kind an image counts by the square root of its area, and
+    more the fewer images hold its rarest class.
     """
-    kinds = Counter(image.kind for image in images)
     held = Counter(c for image in images for c in set(image.classes.tolist()))
     weights = np.array(
         [
             np.sqrt(image.shape[0] * image.shape[1])
-            / np.sqrt(kinds[image.kind])
             / np.sqrt(min((held[c] for c in set(image.classes.tolist())), default=len(images)))
             for image in images
         ]
     )
+    kinds = np.array([str(image.kind) for image in images])
+    for kind in np.unique(kinds):
+        members = kinds == kind
+        weights[members] *= np.sqrt(np.count_nonzero(members)) / weights[members].sum()
     return np.asarray(weights / weights.sum())
 
 

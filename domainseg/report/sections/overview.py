@@ -24,7 +24,9 @@ from domainseg.report.document import (
 from domainseg.report.evidence import CLASS, IMAGE, Evidence
 from domainseg.report.numbers import written
 from domainseg.report.sections.wording import counted, listed, wanted
+from domainseg.report.visible import shortened
 
+_WARNING = 300
 _DISPERSED = 0.01
 """Chance below which counts are said to differ more than independent objects would."""
 
@@ -110,7 +112,7 @@ def _warnings(evidence: Evidence) -> Iterable[str]:
         for warning in image.warnings:
             owners.setdefault(warning, []).append(image.name)
     for warning, names in owners.items():
-        yield f"{warning} ({listed(names, len(evidence.images), 'image')})"
+        yield f"{shortened(warning, _WARNING)} ({listed(names, len(evidence.images), 'image')})"
 
 
 def _spread(evidence: Evidence, unit: AreaUnit) -> Paragraph | None:

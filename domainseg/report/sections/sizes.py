@@ -142,7 +142,7 @@ def _shape_table(objects: pl.DataFrame, names: list[str]) -> Table:
         for one in _SHAPES:
             cells += _summary(quartiles(_values(objects, name, one.column)))
         rows.append(tuple(cells))
-    caption = "Shapes by class: median and middle half (25 % to 75 %); 1 is round for circularity."
+    caption = "Shapes by class: median and middle half (25 % to 75 %). A circle has circularity 1."
     return Table("shape-table", caption, tuple(columns), tuple(rows))
 
 

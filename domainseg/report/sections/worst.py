@@ -8,6 +8,7 @@ from domainseg.report.document import RATIO, Block, Gallery, Paragraph, Section,
 from domainseg.report.evidence import Evidence, WorstCase
 from domainseg.report.numbers import written
 from domainseg.report.sections.wording import counted
+from domainseg.report.visible import shortened
 
 
 def worst_cases(evidence: Evidence, *, legend: tuple[tuple[str, str], ...]) -> Section | None:
@@ -29,7 +30,7 @@ def worst_cases(evidence: Evidence, *, legend: tuple[tuple[str, str], ...]) -> S
 def _case(case: WorstCase, number: int, legend: tuple[tuple[str, str], ...]) -> Iterator[Block]:
     scores = case.scores
     yield Subheading(scores.name)
-    kind = f" ({scores.kind})" if scores.kind else ""
+    kind = f" ({shortened(scores.kind, 40)})" if scores.kind else ""
     yield Paragraph(
         f"Mean AP {written(scores.mean_ap, RATIO)}, F1 {written(scores.f1, RATIO)}{kind}. "
         f"{counted(scores.objects, 'object').capitalize()} in the truth: {scores.missed:,} missed, "
