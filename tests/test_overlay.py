@@ -45,11 +45,18 @@ def test_classes_give_their_colour() -> None:
     assert picture[0].tolist() == [list(class_colour(1)), [0, 0, 0], list(class_colour(0))]
 
 
-def test_a_thicker_line_reaches_further_in() -> None:
-    labels = np.ones((9, 9), np.int32)
-    for line, inside in ((1, 7), (2, 5), (3, 3)):
-        picture = overlay(np.zeros((1, 9, 9), np.uint8), labels, line_px=line)
-        assert np.count_nonzero(~drawn(picture)) == inside**2
+@pytest.mark.parametrize("margin", [0, 4])
+@pytest.mark.parametrize(("line", "inside"), [(1, 7), (2, 5), (3, 3)])
+def test_a_thicker_line_reaches_further_in(margin: int, line: int, inside: int) -> None:
+    labels = np.pad(np.ones((9, 9), np.int32), margin)
+    picture = overlay(np.zeros((1, *labels.shape), np.uint8), labels, line_px=line)
+    assert np.count_nonzero(drawn(picture)) == 81 - inside**2
+
+
+def test_a_pixel_over_two_objects_shows_the_first() -> None:
+    labels = np.array([[0, 8], [3, 3]], np.int32)
+    picture = overlay(np.zeros((1, 2, 2), np.uint8), labels, max_side=1)
+    assert picture[0, 0].tolist() == list(object_colour(8))
 
 
 @pytest.mark.parametrize("side", [1, 3, 8])

@@ -233,8 +233,9 @@ def _ring_diameters(ring: Any, size: int, sy: float, sx: float) -> Any:
         j = max(j, i + 1)
         while _gain(ring, size, i, j) > 0:
             j += 1
+        # Of two vertices that face each other, one is where the next edge to lie flat
+        # begins: so every such pair is (i, j) once.
         longest = max(longest, _square(ring, size, i, j, sy, sx))
-        longest = max(longest, _square(ring, size, i + 1, j, sy, sx))
         (y0, x0), (y1, x1) = ring[i], ring[(i + 1) % size]
         y2, x2 = ring[j % size]
         across = ((y1 - y0) * (x2 - x0) - (x1 - x0) * (y2 - y0)) * (sy * sx)

@@ -60,7 +60,9 @@ class MapMaker:
         images = torch.from_numpy(windows).to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             scores = self.network(images)
-        return self.encode(scores)
+        # A caller may itself be under autocast; maps are float32 whoever asks.
+        with torch.autocast(self.device.type, enabled=False):
+            return self.encode(scores.float())
 
 
 def forward_maps(make_maps: MapMaker, plane: Plane, lattice: Lattice) -> Maps:
