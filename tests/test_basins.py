@@ -26,7 +26,7 @@ from domainseg.instances.mosaic import (
     write_labels,
 )
 from domainseg.instances.plateaus import MARGIN, rank_pixels
-from domainseg.instances.saddles import WAY_BITS, Edges
+from domainseg.instances.saddles import WAY_BITS, Edges, edge_key
 from domainseg.instances.tile_graph import (
     Box,
     DecodeRules,
@@ -619,6 +619,18 @@ def test_ranks_hold_the_height_and_the_distance_to_higher_ground() -> None:
     assert (ranks[1, 1:-1] & 31).tolist() == [0, 15, 14, 13, 12, 0]
     assert not ranks[[0, 2]].any()
     assert kinds.shape == ranks.shape == (3, 8)
+
+
+@pytest.mark.parametrize("way", [0, 1, 2, 3, 5, 6, 7, 8])
+@pytest.mark.parametrize("ranks", [(900, 64), (64, 900), (64, 64), (70, 64)])
+def test_an_edge_has_one_key_from_both_its_ends(way: int, ranks: tuple[int, int]) -> None:
+    width, index = 100, 5050
+    there = index + (way // 3 - 1) * width + way % 3 - 1
+    one, two = np.int64(ranks[0]), np.int64(ranks[1])
+    key = int(edge_key(one, two, index, way, width))
+    assert key == edge_key(two, one, there, 8 - way, width)
+    rank, lower = min((ranks[0], index), (ranks[1], there))
+    assert (key >> 44, key >> 4 & (1 << 40) - 1) == (rank >> 5, lower)
 
 
 def test_importing_the_package_does_not_import_numba() -> None:

@@ -25,7 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.instances.kernel import kernel
-from domainseg.instances.saddles import BOND, LEVEL_SHIFT, PEAK_SHIFT, Edges
+from domainseg.instances.saddles import (
+    BOND,
+    LEVEL_SHIFT,
+    PEAK_SHIFT,
+    Edges,
+    add_edge,
+    no_edges,
+)
 
 
 def merge_nodes(
@@ -42,15 +49,13 @@ def merge_nodes(
 
     Returns:
         int64 ``(N,)``, the unions numbered 0, 1, ... in the order of their first
-        nodes; and the kept rows of ``edges``, between unions.
+        nodes; and the undecided edges between unions, the largest of every pair.
     """
     order = np.argsort(edges[:, 2])[::-1]
     parents = np.arange(len(peaks))
     kept = join(parents, peaks, opened.copy(), edges, order, limit)
     unions = number_roots(parents)
-    remaining = edges[kept]
-    remaining[:, :2] = unions[remaining[:, :2]]
-    return unions, remaining
+    return unions, between_unions(edges[kept], unions)
 
 
 @kernel
@@ -94,6 +99,15 @@ def join(
         else:
             parents[low] = high
     return kept
+
+
+@kernel
+def between_unions(edges: Edges, unions: NDArray[np.int64]) -> Edges:
+    """Return the edges as edges of the nodes' unions, the largest of every pair."""
+    listed, table = no_edges(len(edges))
+    for row in range(len(edges)):
+        add_edge(listed, table, unions[edges[row, 0]], unions[edges[row, 1]], edges[row, 2])
+    return listed[: table[-1]]
 
 
 @kernel
