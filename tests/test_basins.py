@@ -685,6 +685,17 @@ def test_maps_that_do_not_fit_each_other_are_refused() -> None:
         decode(replace(maps, height=maps.height.astype(np.int64)), DecodeOptions())
 
 
+def test_maps_without_a_layer_axis_are_refused() -> None:
+    maps = plane("555")
+    flat = Maps(maps.foreground[0], maps.height[0], maps.classes[0])
+    with pytest.raises(InputError) as caught:
+        decode(flat, DecodeOptions())
+    assert str(caught.value) == (
+        "maps.foreground: found uint8 (1, 3), wanted uint8 (layers, rows, columns); "
+        "quantise all three maps of one prediction together."
+    )
+
+
 def test_a_class_that_split_does_not_name_is_refused_where_it_is_foreground() -> None:
     options = DecodeOptions(split=(True, False))
     with pytest.raises(InputError) as caught:

@@ -44,11 +44,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,8 @@ from domainseg.instances.sums import (
 )
 from domainseg.instances.tile_graph import Box, DecodeRules, Window, graph_of_tile
 from domainseg.records import HEIGHT_MAX, MAX_CLASSES, Maps, foreground_quantum
+
+Result = TypeVar("Result")
 
 _TILE_PX = 512  # the ranks of a tile and its context stay in a core's own cache
 
@@ -169,6 +172,7 @@ def decode(maps: Maps, options: DecodeOptions, *, tile_px: int | None = None) ->
     side = _TILE_PX if tile_px is None else tile_px
     if side < 1:
         raise UsageError(sentence("tile_px", found=str(side), wanted="1 or more", fix="change it"))
+    _check_maps(maps)
     _, height, width = maps.height.shape
     rows, columns = ([*range(0, length, side), length] for length in (height, width))
     cores = [((y0, x0), (y1, x1)) for y0, y1 in pairwise(rows) for x0, x1 in pairwise(columns)]
@@ -193,19 +197,20 @@ def decode_tiles(maps: Maps, options: DecodeOptions, cores: Sequence[Box]) -> De
     rules, keep = options.rules(), options.filter()
     labels = np.zeros(maps.height.shape, np.int32)
     layers = range(len(labels) if labels.size else 0)
-    parts: list[Sums] = [empty_sums(0)]
+    parts: list[Sums] = []
     count = 0
-    with ThreadPoolExecutor(_cores_available()) as pool:
+    threads = _cores_available() if labels[:1].size > _TILE_PX**2 else 1
+    with ThreadPoolExecutor(threads) as pool:
+        spread = partial(_spread, pool if threads > 1 else None)
         for layer in layers:
             window = Window.of_layer(maps, layer)
-            tiles = list(pool.map(partial(graph_of_tile, window, rules=rules), cores))
+            tiles = spread(partial(graph_of_tile, window, rules=rules), cores)
             mosaic = join_tiles(tiles, limit=rules.limit, keep=keep)
             numbers = [numbers_of_nodes(nodes, first=count + 1) for nodes in mosaic.objects]
-            for _ in pool.map(partial(write_labels, out=labels[layer]), tiles, numbers):
-                pass
+            spread(partial(write_labels, out=labels[layer]), tiles, numbers)
             parts.append(mosaic.sums)
             count += len(mosaic.sums)
-    return _decoded(labels, parts[1:])
+    return _decoded(labels, parts)
 
 
 def _decoded(labels: NDArray[np.int32], layers: Sequence[Sums]) -> Decoded:
@@ -263,6 +268,13 @@ def _require(name: str, value: float, fits: bool, wanted: str) -> None:
         fix = f"change {name}"
         where = f"DecodeOptions.{name}"
         raise UsageError(sentence(where, found=str(value), wanted=f"a number {wanted}", fix=fix))
+
+
+def _spread(
+    pool: ThreadPoolExecutor | None, work: Callable[..., Result], *columns: Iterable[Any]
+) -> list[Result]:
+    """Return ``work`` of each row of the columns, in their order, on the pool if there is one."""
+    return list(map(work, *columns) if pool is None else pool.map(work, *columns))
 
 
 def _cores_available() -> int:
