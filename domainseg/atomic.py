@@ -57,6 +57,40 @@ def atomic_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+@contextmanager
+def writing_below(folder: Path) -> Iterator[None]:
+    """Turn what the system says while a library writes below ``folder`` into our error.
+
+    Raises:
+        OutputError: when the disk is full, or writing there is not permitted.
+    """
+    try:
+        yield
+    except OSError as error:
+        if (refusal := _refusal(error, folder, folder)) is None:
+            raise
+        raise refusal from error
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder, and those above it, where they are missing.
+
+    Raises:
+        OutputError: when it cannot be created, or a file has its name.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            sentence(
+                path,
+                found=error.strerror or "no folder",
+                wanted="a folder to write into",
+                fix="choose another output folder",
+            )
+        ) from error
+
+
 def _refusal(error: OSError, path: Path, partial: Path) -> OutputError | None:
     """Return the sentence for an error of writing; None when it speaks of another file."""
     if isinstance(error, OutputError):

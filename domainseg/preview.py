@@ -9,6 +9,7 @@ from PIL import Image
 
 from domainseg.atomic import atomic_path
 from domainseg.instances.overlay import overlay
+from domainseg.loaders.splits import PARTS
 from domainseg.recipe import load_recipe
 from domainseg.sources import open_source, truth_labels
 
@@ -26,7 +27,7 @@ def write_previews(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for part in ("train", "val", "test"):
+    for part in PARTS:
         for entry in getattr(source.splits, part)[:count]:
             sample = source.load(entry)
             labels, _ = truth_labels(sample)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -24,16 +23,28 @@ from domainseg import catalog
 from domainseg.errors import RecipeError, sentence
 from domainseg.images.normalise import Normalisation
 from domainseg.loaders.splits import Split
+from domainseg.recipe_errors import (
+    Keys,
+    MisfitError,
+    Origin,
+    describe,
+    is_text,
+    options_at,
+    refuse_repeated_keys,
+    yaml_problem,
+)
 from domainseg.shipped import shipped
 
 Loader = Annotated[catalog.Loader, Field(discriminator="name")]
 Model = Annotated[catalog.Model, Field(discriminator="name")]
 Head = Annotated[catalog.Head, Field(discriminator="name")]
 
+LoaderT = TypeVar("LoaderT", bound=catalog.Loader)
+
 # Parts are plain dataclasses that know nothing of validation; here they learn to refuse
 # options that they do not have.
 for _part in (*catalog.LOADERS, *catalog.MODELS, *catalog.HEADS, Split, Normalisation):
-    with_config(ConfigDict(extra="forbid"))(_part)
+    with_config(ConfigDict(extra="forbid", allow_inf_nan=False))(_part)
 
 Splitting = Literal["prominence", "none"]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -44,7 +55,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """A part of a recipe: frozen, and nothing in it that is not named here."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -76,7 +87,10 @@ class Data(Section):
     @model_validator(mode="after")
     def _one_scale(self) -> Self:
         if self.spacing_um is not None and self.diameter_px is not None:
-            raise ValueError("spacing_um and diameter_px both set the model grid; give one of them")
+            raise ValueError(
+                "found spacing_um and diameter_px, wanted one of them, as each sets the model "
+                "grid; remove the other"
+            )
         return self
 
     @property
@@ -132,9 +146,13 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
-        ends = [self.max_minutes, self.max_epochs, self.max_steps]
-        if sum(end is not None for end in ends) != 1:
-            raise ValueError("give exactly one of max_minutes, max_epochs and max_steps")
+        ends = ("max_minutes", "max_epochs", "max_steps")
+        given = [name for name in ends if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"found {' and '.join(given) or 'no end'}, wanted one of {', '.join(ends)}; "
+                f"{'set the others to null' if given else 'add it'}"
+            )
         return self
 
 
@@ -224,28 +242,43 @@ class Recipe(Section):
         }
         for name, value in sides.items():
             if value % stride:
-                raise ValueError(
-                    f"{name} is {value}, wanted a multiple of {stride}, the stride of model.depth"
+                raise MisfitError(
+                    tuple(name.split(".")),
+                    f"is {value}, wanted a multiple of {stride}, the stride of model.depth "
+                    f"{self.model.depth}; change it",
                 )
         split = self.instances.split
         parts = split == "prominence" or (
             isinstance(split, dict) and "prominence" in split.values()
         )
         if self.head.name == "semantic" and parts:
-            raise ValueError(
-                "instances.split is prominence, but head semantic draws no height to split by; "
-                "use head.name=height, or instances.split=none"
+            raise MisfitError(
+                ("instances", "split"),
+                "is prominence, but head semantic draws no height to split by; use "
+                "head.name=height or instances.split=none",
             )
         return self
 
     def splits(self, classes: Sequence[str]) -> tuple[bool, ...]:
-        """Return for each class whether its touching objects are parted."""
+        """Return for each class whether its touching objects are parted.
+
+        Raises:
+            RecipeError: ``instances.split`` names a class that is not one of ``classes``.
+        """
         split = self.instances.split
-        if split is None:
-            return (self.head.name != "semantic",) * len(classes)
-        if isinstance(split, str):
-            return (split == "prominence",) * len(classes)
-        return tuple(split.get(name, "prominence") == "prominence" for name in classes)
+        drawn: Splitting = "none" if self.head.name == "semantic" else "prominence"
+        if not isinstance(split, dict):
+            return ((split or drawn) == "prominence",) * len(classes)
+        if unknown := sorted(set(split) - set(classes)):
+            raise RecipeError(
+                sentence(
+                    "instances.split",
+                    found=f"'{unknown[0]}'",
+                    wanted=f"classes of the recipe ({', '.join(classes)})",
+                    fix="correct the name",
+                )
+            )
+        return tuple(split.get(name, drawn) == "prominence" for name in classes)
 
     def to_yaml(self) -> str:
         """Return the recipe with every default written out."""
@@ -256,115 +289,82 @@ class Recipe(Section):
         return self.model_dump(mode="json")
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe in ``path`` with ``key.path=value`` overrides put in.
 
-    Values are read as YAML. ``path`` may be the bare name of a recipe that ships.
+    Values are read as YAML, but text options (``data.root``) as they stand. ``path`` may be
+    the bare name of a recipe that ships.
 
     Raises:
         RecipeError: the file is not there or not YAML, a key is unknown, a value does not
             fit, or two parts do not go together; names file, line and key.
     """
-    file = _find(path)
+    file = _find(Path(path))
     try:
         text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            sentence(file, found=" ".join(str(error).split()), wanted="YAML", fix="correct it")
-        ) from error
+    except (yaml.YAMLError, ValueError) as error:  # a date of month 13 is a ValueError
+        raise RecipeError(yaml_problem(str(file), error)) from error
+    refuse_repeated_keys(str(file), node)
     if not isinstance(values, dict):
         raise RecipeError(
             sentence(file, found="no sections", wanted="data, model, head, train", fix="add them")
         )
-    changed = set()
-    for override in overrides:
-        changed.add(_put(values, override))
-    return _validate(values, _Source(str(path), node, frozenset(changed)))
+    changed = frozenset([_put(values, override, Recipe) for override in overrides])
+    return _validate(values, Origin(str(file), node, changed))
 
 
 def recipe_from_json(values: Mapping[str, Any], *, where: str) -> Recipe:
-    """Return the recipe that ``Recipe.to_json`` gave, as a model file holds it."""
-    return _validate(dict(values), _Source(where, None, frozenset()))
+    """Return the recipe that ``Recipe.to_json`` gave, as a model file holds it.
+
+    Raises:
+        RecipeError: a key is unknown or a value does not fit; names ``where`` and the key.
+    """
+    return _validate(values, Origin(where))
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """Return ``recipe`` with ``key.path=value`` overrides put in."""
+    """Return ``recipe`` with ``key.path=value`` overrides put in.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
     values = recipe.to_json()
-    changed = frozenset(_put(values, override) for override in overrides)
-    return _validate(values, _Source("recipe", None, changed))
+    changed = frozenset([_put(values, override, Recipe) for override in overrides])
+    return _validate(values, Origin("recipe", overridden=changed))
 
 
-def loader_options(name: str, overrides: Sequence[str]) -> Any:
-    """Return the options of the loader ``name`` with ``key=value`` overrides put in.
+def loader_options(kind: type[LoaderT], overrides: Sequence[str]) -> LoaderT:
+    """Return a loader of the catalogue with ``key=value`` overrides of its defaults.
 
     Raises:
         RecipeError: an override is not an option or does not fit.
     """
-    values: dict[str, Any] = {"data": {"loader": {"name": name}}}
+    values: dict[str, Any] = {}
     for override in overrides:
-        _put(values["data"]["loader"], override)
-    kind = next(k for k in catalog.LOADERS if k.__dataclass_fields__["name"].default == name)
+        _put(values, override, kind)
     try:
-        return TypeAdapter(kind).validate_python(values["data"]["loader"])
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        first = dict(error.errors(include_url=False)[0])
-        first["loc"] = ("data", "loader", *first["loc"])
-        source = _Source("command line", None, frozenset())
-        raise RecipeError(_describe(first, source, values)) from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where a recipe's values came from, to name the line of a mistake."""
-
-    name: str
-    node: yaml.Node | None
-    overridden: frozenset[tuple[str, ...]]
-
-    def at(self, keys: tuple[str, ...]) -> str:
-        if any(keys[: len(k)] == k for k in self.overridden):
-            return "command line"
-        line = self._line(keys)
-        return self.name if line is None else f"{self.name}:{line}"
-
-    def _line(self, keys: tuple[str, ...]) -> int | None:
-        node, line = self.node, None
-        for key in keys:
-            if isinstance(node, yaml.MappingNode):
-                found = [(k, v) for k, v in node.value if k.value == key]
-                if not found:
-                    break
-                line, node = found[0][0].start_mark.line + 1, found[0][1]
-            elif (
-                isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value)
-            ):
-                node = node.value[int(key)]
-                line = node.start_mark.line + 1
-            else:
-                break
-        return line
+        origin = Origin("command line")
+        raise RecipeError(describe(error, origin, values=values, kind=kind)) from None
 
 
 def _find(path: Path) -> Path:
+    """Return the file that ``path`` names: itself, or a recipe that ships."""
     if path.is_file():
         return path
     names = sorted(p.stem for p in shipped("recipes").glob("*.yaml"))
     if path.suffix in ("", ".yaml") and path.parent == Path() and path.stem in names:
         return shipped("recipes") / f"{path.stem}.yaml"
     near = get_close_matches(path.stem, names, n=1)
-    raise RecipeError(
-        sentence(
-            path,
-            found="no such file",
-            wanted="a recipe",
-            fix=f"did you mean '{near[0]}'?" if near else f"one of {', '.join(names)} ships",
-        ).replace("?.", "?")
-    )
+    hint = f"did you mean '{near[0]}'?" if near else f"these ship: {', '.join(names)}."
+    raise RecipeError(f"{path}: found no such file, wanted a recipe; {hint}")
 
 
-def _put(values: dict[str, Any], override: str) -> tuple[str, ...]:
+def _put(values: dict[str, Any], override: str, kind: type) -> Keys:
+    """Put one ``key.path=value`` into ``values``, those of a ``kind``; return its keys."""
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise RecipeError(
@@ -381,88 +381,34 @@ def _put(values: dict[str, Any], override: str) -> tuple[str, ...]:
         if not isinstance(inner, dict):
             raise RecipeError(
                 sentence(
-                    "command line", found=f"'{key}'", wanted="a section", fix=f"set {parent} itself"
+                    "command line",
+                    found=f"'{key}'",
+                    wanted=f"the key of a section, which {parent} is not",
+                    fix=f"set {parent} itself",
                 )
             )
         section = inner
-    try:
-        section[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(
-            sentence("command line", found=f"'{override}'", wanted="a YAML value", fix="quote it")
-        ) from error
+    section[last] = _value(text, options_at(kind, parents, values).get(last), override)
     return keys
 
 
-def _validate(values: Mapping[str, Any], source: _Source) -> Recipe:
+def _value(text: str, annotation: Any, override: str) -> Any:
+    """Return what an override sets, read as YAML; text stays as it was written."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        if is_text(annotation):
+            return text
+        raise RecipeError(
+            sentence("command line", found=f"'{override}'", wanted="a YAML value", fix="quote it")
+        ) from error
+    # A folder named 2024, or one with " #" in its name, is no number and no comment.
+    quoted = text[:1] in ("'", '"') and isinstance(value, str)
+    return text if is_text(annotation) and value is not None and not quoted else value
+
+
+def _validate(values: Mapping[str, Any], origin: Origin) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise RecipeError(_describe(first, source, values)) from None
-
-
-def _describe(error: Any, source: _Source, values: Mapping[str, Any]) -> str:
-    """Return one sentence for one of pydantic's errors."""
-    keys = _keys(error["loc"], values)
-    where, name = source.at(keys), ".".join(keys)
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            options = _options(keys[:-1], values)
-            near = get_close_matches(keys[-1], options, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(options)}."
-            return f"{where}: {name} is not an option; {hint}"
-        case "missing" | "missing_argument":
-            return f"{where}: {name} is missing; add it."
-        case "union_tag_invalid":
-            wanted = context["expected_tags"]
-            return f"{where}: {name}.name is '{context['tag']}', wanted one of {wanted}."
-        case "union_tag_not_found":
-            return f"{where}: {name}.name is missing; it says which part is meant."
-        case "value_error":
-            reason = str(context["error"]).rstrip(".")
-            return f"{where}: {name + ': ' if name else ''}{reason}."
-        case _:
-            message = error["msg"][0].lower() + error["msg"][1:]
-            return f"{where}: {name} is {error['input']!r}; {message}."
-
-
-def _keys(location: Sequence[str | int], values: Any) -> tuple[str, ...]:
-    """Return the location as keys of the file: pydantic puts the names of parts between them."""
-    keys: list[str] = []
-    for i, part in enumerate(location):
-        text = str(part)
-        if isinstance(values, Mapping):
-            last = i == len(location) - 1
-            if text not in values and not ((last and keys != []) or len(location) == 1):
-                continue
-            if text not in values and _is_tag(text, values):
-                continue
-            values = values.get(text)
-        elif isinstance(values, Sequence) and isinstance(part, int):
-            values = values[part] if part < len(values) else None
-        else:
-            continue
-        keys.append(text)
-    return tuple(keys)
-
-
-def _is_tag(text: str, values: Mapping[str, Any]) -> bool:
-    return values.get("name") == text
-
-
-def _options(keys: Sequence[str], values: Mapping[str, Any]) -> list[str]:
-    """Return the options of the section at ``keys``."""
-    kind: Any = Recipe
-    inner: Any = values
-    for key in keys:
-        inner = inner.get(key) if isinstance(inner, Mapping) else None
-        parts = {"loader": catalog.LOADERS, "model": catalog.MODELS, "head": catalog.HEADS}.get(key)
-        if parts is not None and isinstance(inner, Mapping):
-            kind = next(p for p in parts if p.__dataclass_fields__["name"].default == inner["name"])
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = kind.model_fields[key].annotation
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return list(kind.model_fields)
-    return [field.name for field in fields(kind)]
+        raise RecipeError(describe(error, origin, values=values, kind=Recipe)) from None

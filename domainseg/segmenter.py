@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 
 from domainseg.errors import ModelFileError, RecipeError, sentence
 from domainseg.images.channels import as_channels
-from domainseg.images.normalise import Range, apply_range, measure_range
+from domainseg.images.normalise import Range, apply_range, measure_group_range, measure_range
 from domainseg.images.resample import Grid, grid_for, labels_to_source, resample_region
 from domainseg.instances.basins import Decoded, DecodeOptions, decode
 from domainseg.models.model_file import ModelCard, read_model
-from domainseg.recipe import Recipe, recipe_from_json, with_overrides
-from domainseg.records import Plane, Sample
+from domainseg.recipe import Data, Recipe, recipe_from_json, with_overrides
+from domainseg.records import Entry, Instances, Plane, Sample
+from domainseg.sources import Source
 from domainseg.tiling.forward import MapMaker, Precision, forward_maps
-from domainseg.tiling.grid import Lattice
+from domainseg.tiling.grid import Lattice, tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Segmenter:
         make_maps: network and head on a device.
         lattice: how images are cut.
         diameter_px: median object diameter in training, px of the model grid.
+        whole_window_layers: layers of the network that make its maps depend on the tiling.
     """
 
     recipe: Recipe
@@ -42,6 +45,7 @@ class Segmenter:
     make_maps: MapMaker
     lattice: Lattice
     diameter_px: float | None
+    whole_window_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Segmentation:
     """Objects of one image, in the image's own pixels.
 
     Attributes:
-        labels: int32 ``(L, H, W)``, 0 background, numbered over all layers.
+        labels: int32 ``(L, H, W)``, 0 background, numbered over all layers; a number is
+            missing where an object of the model grid fell between the image's pixels.
         decoded: class, score and layer of each label (row i is label i + 1), with areas and
             boxes on the model grid.
         grid: the model grid.
@@ -64,6 +69,24 @@ class Segmentation:
     intensity: Range
     warnings: tuple[str, ...]
     seconds: float
+
+    def instances(self) -> Instances:
+        """Return the objects of all layers with class and score; those of two may overlap."""
+        classes = dict(enumerate(self.decoded.classes.tolist(), start=1))
+        scores = dict(enumerate(self.decoded.scores.tolist(), start=1))
+        layers = [
+            Instances.from_label_map(layer, classes=classes, scores=scores) for layer in self.labels
+        ]
+        lengths = np.concatenate([np.diff(layer.offsets) for layer in layers])
+        return Instances(
+            ids=np.concatenate([layer.ids for layer in layers]),
+            boxes=np.concatenate([layer.boxes for layer in layers]),
+            runs=np.concatenate([layer.runs for layer in layers]),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            classes=np.concatenate([layer.classes for layer in layers]),
+            scores=np.concatenate([layer.scores for layer in layers]),
+            shape=layers[0].shape,
+        )
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -153,7 +176,10 @@ def open_segmenter(
     tiling = recipe.tiling
     halo = card.halo_px if tiling.halo_px == "measured" else tiling.halo_px
     lattice = Lattice(tiling.core_px, halo, card.stride_px, tiling.batch)
-    return Segmenter(recipe, card.classes, made, lattice, card.diameter_px), card
+    segmenter = Segmenter(
+        recipe, card.classes, made, lattice, card.diameter_px, card.whole_window_layers
+    )
+    return segmenter, card
 
 
 def decode_options(recipe: Recipe, classes: Sequence[str]) -> DecodeOptions:
@@ -173,7 +199,11 @@ def decode_options(recipe: Recipe, classes: Sequence[str]) -> DecodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelPlane:
-    """An image as the network sees it: channels, model grid, range; float32, read by region."""
+    """An image as the network sees it: channels, model grid, range; float32, read by region.
+
+    Values lie in [0, 1]: augmentation keeps training there, so beyond it the network was
+    never asked.
+    """
 
     plane: Plane
     grid: Grid
@@ -194,7 +224,8 @@ class ModelPlane:
         y0, y1, _ = rows.indices(self.grid.model_shape[0])
         x0, x1, _ = columns.indices(self.grid.model_shape[1])
         region = resample_region(self.plane, self.grid, ((y0, x0), (y1, x1)))
-        return apply_range(region, self.intensity)
+        pixels = apply_range(region, self.intensity)
+        return np.clip(pixels, 0.0, 1.0, out=pixels)
 
 
 def object_diameter(sample: Sample) -> float | None:
@@ -233,6 +264,64 @@ def model_plane(
     return ModelPlane(plane, grid, intensity)
 
 
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    """A plane, or the ignore mask of one, that is loaded for each read and let go of."""
+
+    load: Callable[[], Any]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    path: str
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.load()[key]
+
+
+def group_range(data: Data, load: Callable[[int], Sample], count: int) -> Range:
+    """Return the one intensity range of samples ``load(0)`` to ``load(count - 1)``.
+
+    One sample is held at a time, so each is loaded two or three times.
+
+    Raises:
+        InputError: an image whose channels do not fit, or no pixel that counts.
+    """
+    loaded = lru_cache(maxsize=1)(load)
+
+    def plane_of(number: int) -> Plane:
+        sample = loaded(number)
+        return as_channels(sample.image, sample.channels, wanted=data.channels, where=sample.id)
+
+    planes: list[Plane] = []
+    ignores: list[NDArray[np.bool_] | None] = []
+    for number in range(count):
+        plane, sample = plane_of(number), loaded(number)
+        planes.append(_Lent(lambda n=number: plane_of(n), plane.shape, plane.dtype, sample.id))
+        mask = sample.ignore
+        if mask is not None:
+            lent = _Lent(lambda n=number: loaded(n).ignore, mask.shape, mask.dtype, sample.id)
+            # Read like an array, by rows; a group's masks need not fit in memory either.
+            mask = cast("NDArray[np.bool_]", lent)
+        ignores.append(mask)
+    return measure_group_range(planes, data.normalise, ignores=ignores)
+
+
+def group_ranges(recipe: Recipe, source: Source, entries: Sequence[Entry]) -> dict[str, Range]:
+    """Return the range of each group that an entry belongs to, over all images of the group.
+
+    Empty unless ``data.normalise.scope`` is ``group``. Images count whatever their part of
+    the split: a plate is as bright in training as in a test.
+    """
+    if recipe.data.normalise.scope != "group":
+        return {}
+    ranges = {}
+    for group in sorted({entry.group for entry in entries}):
+        members = [entry for entry in source.dataset.entries() if entry.group == group]
+        ranges[group] = group_range(
+            recipe.data, lambda number, of=members: source.load(of[number]), len(members)
+        )
+    return ranges
+
+
 def segment(
     segmenter: Segmenter,
     sample: Sample,
@@ -251,12 +340,18 @@ def segment(
         InputError: the image does not fit the recipe.
     """
     begun = time.monotonic()
-    warnings = []
     recipe = segmenter.recipe
+    warnings = []
     if recipe.data.diameter_px is not None and diameter_px is None:
         diameter_px = recipe.data.diameter_px
         warnings.append(f"object diameter not given: {diameter_px:g} px assumed, the model's own")
     plane = model_plane(recipe, sample, diameter_px=diameter_px, intensity=intensity)
+    blind = segmenter.whole_window_layers
+    if blind and len(tiles(plane.grid.model_shape, segmenter.lattice)) > 1:
+        warnings.append(
+            f"the tiling shows in the maps: {len(blind)} layers of the network, "
+            f"{blind[0]} the first, see whole windows"
+        )
     maps = forward_maps(segmenter.make_maps, plane, segmenter.lattice)
     decoded = decode(maps, decode_options(recipe, segmenter.classes))
     labels = np.stack([labels_to_source(layer, plane.grid) for layer in decoded.labels])

@@ -104,10 +104,17 @@ def map_classes(source: tuple[str, ...], mapping: Mapping[str, str | None] | Non
 
 
 def map_instances(instances: Instances, class_map: ClassMap) -> Instances:
-    """Return the instances with mapped classes, without those of dropped classes."""
+    """Return the instances with mapped classes, without those of dropped classes.
+
+    An object inside one that is dropped has no parent any more.
+    """
     classes = class_map.targets[instances.classes] if len(instances) else instances.classes
     kept = classes != DROPPED
     lengths = np.diff(instances.offsets)
+    parents = instances.parents
+    if parents is not None:
+        # A parent that is dropped is no longer there to be pointed at.
+        parents = np.where(np.isin(parents, instances.ids[kept]), parents, 0)[kept]
     return replace(
         instances,
         ids=instances.ids[kept],
@@ -116,7 +123,7 @@ def map_instances(instances: Instances, class_map: ClassMap) -> Instances:
         offsets=np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
         classes=classes[kept],
         scores=instances.scores[kept],
-        parents=None if instances.parents is None else instances.parents[kept],
+        parents=parents,
     )
 
 
@@ -148,7 +155,10 @@ def truth_labels(sample: Sample) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
     except ValueError as error:
         raise InputError(
             sentence(
-                sample.id, found=str(error), wanted="objects that are disjoint", fix="part them"
+                sample.id,
+                found="objects that overlap",
+                wanted="each pixel in one object",
+                fix="part them",
             )
         ) from error
     return labels.astype(np.int32), np.concatenate([[0], truth.classes]).astype(np.int16)

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import yaml
@@ -14,10 +15,12 @@ import yaml
 from domainseg.atomic import atomic_text
 from domainseg.errors import InputError, OutputError, sentence
 from domainseg.loaders.mask_folder import MaskFolder
-from domainseg.recipe import load_recipe, recipe_from_json
-from domainseg.records import Sample
+from domainseg.loaders.splits import PARTS
+from domainseg.recipe import Recipe, load_recipe, recipe_from_json
+from domainseg.records import Entry, Sample
 from domainseg.segmenter import model_plane, object_diameter
-from domainseg.sources import open_source
+from domainseg.sources import Source, open_source, truth_labels
+from domainseg.training.augment import Augmentation
 
 HEADER = (
     "part",
@@ -39,8 +42,18 @@ class Survey:
     notes: tuple[str, ...]
 
 
+@runtime_checkable
+class _CountsOverlaps(Protocol):
+    """A data set whose files may claim a pixel for several objects."""
+
+    def overlap_px(self, entry: Entry) -> int: ...
+
+
 def survey_recipe(recipe: Path | str, *, overrides: Sequence[str] = ()) -> Survey:
-    """Return what a recipe's data holds; every image and label is read and checked.
+    """Return what a recipe's data holds; all that a training would refuse is refused here.
+
+    Every image and label is read, the network is built (without pretrained weights), the
+    augmentation too.
 
     Raises:
         RecipeError: the recipe cannot be read or its parts do not fit.
@@ -48,22 +61,52 @@ def survey_recipe(recipe: Path | str, *, overrides: Sequence[str] = ()) -> Surve
     """
     plan = load_recipe(Path(recipe), overrides)
     source = open_source(plan)
-    rows, sizes = [], []
-    for part in ("train", "val", "test"):
-        samples = []
-        for entry in getattr(source.splits, part):
-            sample = source.load(entry)
-            model_plane(plan, sample, diameter_px=object_diameter(sample))
-            samples.append(_Facts.of(sample))
+    plan.splits(source.classes)
+    Augmentation(plan.augment, crop_px=plan.train.patch_px)
+    network = plan.model.without_weights().build(
+        plan.data.channel_count, plan.head.outputs(len(source.classes))
+    )
+    rows, seen = [], []
+    for part in PARTS:
+        samples = [_checked(plan, source, entry) for entry in getattr(source.splits, part)]
         rows.append(_row(part, samples))
-        sizes += [facts.shape for facts in samples]
-    smallest, largest = min(sizes, key=np.prod), max(sizes, key=np.prod)
+        seen += samples
+    weights = sum(p.numel() for p in network.parameters())
     notes = (
         f"classes: {', '.join(source.classes)}",
-        f"images from {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]} px",
-        f"network input: {plan.data.channel_count} channels, stride {plan.model.stride} px",
+        _sizes(seen),
+        f"network: {plan.model.name} with {weights / 1e6:.1f} M weights, "
+        f"{plan.data.channel_count} channels, stride {plan.model.stride} px",
+        *_overlaps(source),
     )
     return Survey(HEADER, tuple(rows), notes)
+
+
+def _checked(plan: Recipe, source: Source, entry: Entry) -> _Facts:
+    """Return the facts of an image that fits the recipe, with objects that do not overlap."""
+    sample = source.load(entry)
+    model_plane(plan, sample, diameter_px=object_diameter(sample))
+    truth_labels(sample)
+    return _Facts.of(sample)
+
+
+def _sizes(seen: Sequence[_Facts]) -> str:
+    shapes = sorted({facts.shape for facts in seen}, key=lambda shape: shape[0] * shape[1])
+    (h0, w0), (h1, w1) = shapes[0], shapes[-1]
+    return f"images: {h0} x {w0} px" + (f" to {h1} x {w1} px" if len(shapes) > 1 else "")
+
+
+def _overlaps(source: Source) -> tuple[str, ...]:
+    """Return a line that counts the pixels that several objects claim, where files can."""
+    if not isinstance(source.dataset, _CountsOverlaps):
+        return ()
+    entries = [entry for part in PARTS for entry in getattr(source.splits, part)]
+    counts = [source.dataset.overlap_px(entry) for entry in entries]
+    images = sum(count > 0 for count in counts)
+    return (
+        f"overlaps: {sum(counts)} px in {images} of {len(counts)} images are in several masks; "
+        "the first mask keeps them",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +161,15 @@ def write_first_recipe(images: Path, masks: Path, out: Path) -> tuple[str, ...]:
         raise InputError(
             sentence(masks, found="no object", wanted="label images with objects", fix="check them")
         )
-    values = _first_values(loader, root, seen, float(np.median(diameters)))
-    recipe_from_json(values, where=str(out))
-    atomic_text(out, _commented(values, out))
     low, median, high = np.percentile(diameters, [5, 50, 95])
-    return (
+    found = (
         f"{len(seen)} images, {len(diameters)} objects",
         f"object diameter {low:.0f} to {high:.0f} px, median {median:.0f}",
     )
+    values = _first_values(loader, root, seen, float(median))
+    recipe_from_json(values, where=str(out))
+    atomic_text(out, _commented(values, out, found))
+    return found
 
 
 def _first_values(
@@ -162,8 +206,14 @@ def _first_values(
     }
 
 
-def _commented(values: dict[str, object], out: Path) -> str:
-    head = (
-        f"# Written by `domainseg init` after a look at the data.\n#\n#   domainseg train {out}\n"
-    )
-    return head + yaml.safe_dump(values, sort_keys=False)
+def _commented(values: dict[str, object], out: Path, found: Sequence[str]) -> str:
+    lines = [
+        "Written by `domainseg init` after a look at the data.",
+        "",
+        f"  domainseg train {out}",
+        "",
+        "Data: integer label images beside images of the same names.",
+        *(f"Found: {line}." for line in found),
+    ]
+    head = "".join(f"# {line}".rstrip() + "\n" for line in lines)
+    return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

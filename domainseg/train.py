@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import shutil
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +17,43 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from domainseg import __version__
-from domainseg.atomic import atomic_text
-from domainseg.errors import InputError, OutputError, sentence
-from domainseg.images.resample import resample_labels
+from domainseg.atomic import atomic_text, make_folder, writing_below
+from domainseg.errors import InputError, sentence
+from domainseg.images.normalise import Range
+from domainseg.images.resample import labels_to_source, resample_labels
+from domainseg.instances.basins import decode
 from domainseg.instances.matching import tally
-from domainseg.instances.overlaps import overlap_maps
+from domainseg.instances.overlaps import overlap_instances, overlap_maps
 from domainseg.models.heads.head import Truth
-from domainseg.models.model_file import ModelCard, save_model
+from domainseg.models.model_file import ModelCard, read_card, save_model
 from domainseg.models.network import whole_window_layers
-from domainseg.recipe import Recipe, load_recipe, with_overrides
-from domainseg.records import Entry, Sample
+from domainseg.recipe import Recipe, with_overrides
+from domainseg.records import Entry, Maps, Sample
 from domainseg.segmenter import (
+    ModelPlane,
     Segmenter,
     choose_device,
     choose_precision,
+    decode_options,
+    group_ranges,
     map_maker,
     model_plane,
     object_diameter,
     segment,
 )
 from domainseg.sources import Source, open_source, truth_labels
-from domainseg.tiling.forward import Precision
+from domainseg.tiling.forward import Precision, forward_maps
 from domainseg.tiling.grid import Lattice
 from domainseg.tiling.halo import HaloReading, measure_halos, smallest_halo
+from domainseg.train_folder import MODEL, RESOLVED, keep_digest, minutes_before, plan_training
 from domainseg.training.augment import Augmentation
 from domainseg.training.loop import Batch, Fitting, LoopOptions, Progress, fit
 from domainseg.training.patches import Numbers, Patches, PatchOptions
-from domainseg.training.prepared import Prepared, save_planes
+from domainseg.training.prepared import Prepared, find_places, images_sha256, save_planes
+from domainseg.training.timing import seconds_per_step, steps_within
 
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
 """Packages whose versions a model records: they decide the bits of its weights."""
-TIMED_STEPS = 12
-SPARE = 0.97
-"""Share of the minutes that is planned for; the rest is for what the timing did not see."""
-
 Tell = Callable[[str, Progress | None], None]
 """Called with what is being done, and how far the fitting is."""
 
@@ -64,7 +65,7 @@ class Trained:
     Attributes:
         model: path of the model file.
         scores: validation scores by name; empty without validation images.
-        minutes: wall-clock time, preparation included.
+        minutes: wall-clock time, preparation and interrupted runs included.
     """
 
     model: Path
@@ -83,17 +84,36 @@ class _Job:
     device: torch.device
     precision: Precision
     diameter_px: float | None
+    ranges: Mapping[str, Range]
 
     def loss(self, scores: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
         return self.recipe.head.loss(scores, targets, weight, classes=len(self.source.classes))
 
     def score(self, network: nn.Module, index: int) -> float:
         """Return AP, mean over IoU .5 to .9, of validation image ``index``."""
-        sample = self.source.load(self.source.splits.val[index])
+        entry = self.source.splits.val[index]
+        sample = self.source.load(entry)
         labels, _ = truth_labels(sample)
-        made = segment(self.segmenter(network), sample, diameter_px=object_diameter(sample))
-        found = tally(overlap_maps(labels, made.labels[0], ignore=sample.ignore))
-        return found.metrics().mean_ap
+        made = segment(
+            self.segmenter(network),
+            sample,
+            diameter_px=object_diameter(sample),
+            intensity=self.ranges.get(entry.group),
+        )
+        if len(made.labels) == 1:
+            overlaps = overlap_maps(labels, made.labels[0], ignore=sample.ignore)
+        else:
+            assert sample.truth is not None  # its labels were read above
+            overlaps = overlap_instances(sample.truth, made.instances(), ignore=sample.ignore)
+        return tally(overlaps).metrics().mean_ap
+
+    def plane(self, entry: Entry, sample: Sample) -> ModelPlane:
+        return model_plane(
+            self.recipe,
+            sample,
+            diameter_px=object_diameter(sample),
+            intensity=self.ranges.get(entry.group),
+        )
 
     def segmenter(self, network: nn.Module, halo_px: int | None = None) -> Segmenter:
         recipe = self.recipe
@@ -119,54 +139,70 @@ def train(
     """Fit the recipe and return the model it wrote to ``out/model.safetensors``.
 
     ``out`` also receives ``recipe.yaml`` (resolved: minutes turned into steps),
-    ``metrics.csv``, TensorBoard logs and checkpoints. With ``resume`` an interrupted
-    training goes on from its last checkpoint and ends with the weights it would have had.
+    ``metrics.csv``, TensorBoard logs and checkpoints. With ``resume`` the same call goes on
+    with an interrupted training, from the end of its last whole epoch, and ends with the
+    weights it would have had: the steps stay those that were planned, and of the recipe only
+    ``data.root``, ``train.workers``, ``evaluate`` and ``report`` may differ. Where nothing
+    was interrupted yet it begins, where the training had ended it returns its model.
 
     Raises:
         RecipeError: the recipe cannot be read or its parts do not fit.
-        InputError: the data cannot be used.
-        OutputError: ``out`` holds a training already, or cannot be written.
+        InputError: the data cannot be used, or is not that of the interrupted training.
+        OutputError: ``out`` holds a training already, or one of another recipe, or cannot
+            be written.
+        KeyboardInterrupt: on Ctrl-C; ``out`` can be resumed.
     """
     begun, out = time.monotonic(), Path(out)
-    plan = _plan(Path(recipe), out, overrides=overrides, resume=resume)
+    plan = plan_training(Path(recipe), out, overrides=overrides, resume=resume)
+    if (out / MODEL).exists():
+        card = read_card(out / MODEL)
+        return Trained(out / MODEL, dict(card.scores), float(card.training["minutes"]))
+    begun -= minutes_before(out) * 60 if resume else 0.0
     source = open_source(plan)
     tell("preparing images", None)
-    images, diameter = prepare(source, plan, out / "prepared")
-    job = _job(plan, source, out, diameter)
+    ranges = group_ranges(plan, source, (*source.splits.train, *source.splits.val))
+    images, diameter = prepare(source, plan, out / "prepared", ranges=ranges)
+    keep_digest(images_sha256(images), out, resume=resume)
+    job = _job(plan, source, out, diameter, ranges)
     if plan.train.max_minutes is not None:
         tell("timing steps", None)
         plan = _planned_steps(job, images, gone_s=time.monotonic() - begun)
         job = replace(job, recipe=plan)
-    atomic_text(out / "recipe.yaml", plan.to_yaml())
+    atomic_text(out / RESOLVED, plan.to_yaml())
     options = _loop_options(job)
-    best = fit(
-        Fitting(job.network, job.loss, job.score, options),
-        _batches(job, images),
-        validation=len(source.splits.val),
-        options=options,
-        out=out,
-        resume=resume,
-        tell=lambda progress: tell("fitting", progress),
-    )
+    with writing_below(out):
+        best = fit(
+            Fitting(job.network, job.loss, job.score, options),
+            _batches(job, images),
+            validation=len(source.splits.val),
+            options=options,
+            out=out,
+            resume=resume,
+            tell=lambda progress: tell("fitting", progress),
+        )
     tell("measuring the halo", None)
     trained = _finish(job, images, best, begun=begun)
-    shutil.copyfile(out / "logs" / "metrics.csv", out / "metrics.csv")
     shutil.rmtree(out / "prepared")
     return trained
 
 
 def prepare(
-    source: Source, recipe: Recipe, folder: Path
-) -> tuple[tuple[Prepared, ...], float | None]:
+    source: Source, recipe: Recipe, folder: Path, *, ranges: Mapping[str, Range]
+) -> tuple[tuple[Prepared, ...], float]:
     """Return the training images on the model grid with their targets, and the median diameter.
 
-    The diameter is that of objects of equal area, px of the model grid, over all training
-    objects; None without objects. Files go to ``folder``.
+    The diameter is that of circles of the objects' areas, px of the model grid, over all
+    training objects. Files go to ``folder``. ``ranges`` holds the intensity range of each
+    group where images are normalised by group.
+
+    Raises:
+        InputError: an image cannot be used, or no image has an object.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     prepared = []
     for number, entry in enumerate(source.splits.train):
-        prepared.append(_prepare_one(source, recipe, entry, folder / f"{number:06d}.npy"))
+        path = folder / f"{number:06d}.npy"
+        prepared.append(_prepare_one(source, recipe, entry, path, ranges.get(entry.group)))
     areas = np.concatenate([p.areas_px for p in prepared])
     if not len(areas):
         raise InputError(
@@ -180,9 +216,12 @@ def prepare(
     return tuple(prepared), float(np.sqrt(4 / np.pi * np.median(areas)))
 
 
-def _prepare_one(source: Source, recipe: Recipe, entry: Entry, path: Path) -> Prepared:
+def _prepare_one(
+    source: Source, recipe: Recipe, entry: Entry, path: Path, intensity: Range | None
+) -> Prepared:
     sample = source.load(entry)
-    plane = model_plane(recipe, sample, diameter_px=object_diameter(sample))
+    diameter = object_diameter(sample)
+    plane = model_plane(recipe, sample, diameter_px=diameter, intensity=intensity)
     source_labels, classes = truth_labels(sample)
     labels = resample_labels(source_labels, plane.grid)
     semantic = None if sample.semantic is None else resample_labels(sample.semantic, plane.grid)
@@ -191,66 +230,29 @@ def _prepare_one(source: Source, recipe: Recipe, entry: Entry, path: Path) -> Pr
         weight = resample_labels(sample.ignore.astype(np.uint8), plane.grid) == 0
     targets = recipe.head.targets(Truth(labels, classes, semantic), classes=len(source.classes))
     image = plane[:, 0 : plane.shape[1], 0 : plane.shape[2]]
-    save_planes(path, image, targets, weight)
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
-    present = present[present > 0]
-    areas = np.bincount(labels.ravel())[present]
+    sha256 = save_planes(path, image, targets, weight)
+    places = find_places(labels)
     return Prepared(
         path=path,
         channels=image.shape[0],
         shape=(labels.shape[0], labels.shape[1]),
-        centres=_centres(labels, present),
-        classes=classes[present],
-        areas_px=areas.astype(np.int64),
+        centres=places.centres,
+        classes=classes[places.labels],
+        areas_px=places.areas_px,
         kind=sample.kind,
+        sha256=sha256,
     )
 
 
-def _centres(labels: np.ndarray[Any, Any], present: np.ndarray[Any, Any]) -> Any:
-    """Return the rounded mean pixel of each label, int64 ``(N, 2)``."""
-    flat = labels.ravel()
-    count = np.bincount(flat)[present]
-    rows, columns = np.divmod(np.arange(flat.size), labels.shape[1])
-    y = np.bincount(flat, weights=rows)[present] / count
-    x = np.bincount(flat, weights=columns)[present] / count
-    return np.rint(np.stack([y, x], 1)).astype(np.int64).reshape(-1, 2)
-
-
-def _plan(recipe: Path, out: Path, *, overrides: Sequence[str], resume: bool) -> Recipe:
-    """Return the recipe to run: the one given, or with ``resume`` the resolved one of before."""
-    resolved = out / "recipe.yaml"
-    if resume and resolved.is_file():
-        if overrides:
-            raise OutputError(
-                sentence(
-                    out,
-                    found=f"overrides ({' '.join(overrides)}) with --resume",
-                    wanted="the recipe the training began with",
-                    fix="drop them, or train into another folder",
-                )
-            )
-        return load_recipe(resolved)
-    if (out / "model.safetensors").exists() or (out / "checkpoints").exists():
-        raise OutputError(
-            sentence(
-                out,
-                found="a training",
-                wanted="a new folder",
-                fix="go on with --resume, or choose another folder",
-            )
-        )
-    plan = load_recipe(recipe, overrides)
-    out.mkdir(parents=True, exist_ok=True)
-    return plan
-
-
-def _job(plan: Recipe, source: Source, out: Path, diameter: float | None) -> _Job:
+def _job(
+    plan: Recipe, source: Source, out: Path, diameter: float | None, ranges: Mapping[str, Range]
+) -> _Job:
     torch.manual_seed(plan.train.seed)
     network = plan.model.build(plan.data.channel_count, plan.head.outputs(len(source.classes)))
     device = choose_device(plan.train.device)
     precision = choose_precision(plan.train.precision, device)
     network = network.to(memory_format=torch.channels_last)
-    return _Job(plan, source, out, network, device, precision, diameter)
+    return _Job(plan, source, out, network, device, precision, diameter, ranges)
 
 
 def _batches(job: _Job, images: Sequence[Prepared]) -> DataLoader[Batch]:
@@ -297,44 +299,48 @@ def _planned_steps(job: _Job, images: Sequence[Prepared], *, gone_s: float) -> R
     options = job.recipe.train
     assert options.max_minutes is not None
     begun = time.monotonic()
-    step_s = _seconds_per_step(replace(job, network=copy.deepcopy(job.network)), images)
+    step_s = seconds_per_step(
+        copy.deepcopy(job.network),
+        job.loss,
+        _batches(job, images),
+        device=job.device,
+        bf16=job.precision == "bf16",
+    )
     validation_s = _seconds_per_validation(job)
-    gone_s += time.monotonic() - begun
-    left_s = max(0.0, options.max_minutes * 60 * SPARE - gone_s)
-    per_step = step_s + validation_s / options.steps_per_epoch
-    steps = max(1, int(left_s / per_step))
+    steps = steps_within(
+        options.max_minutes,
+        gone_s=gone_s + time.monotonic() - begun,
+        step_s=step_s,
+        validation_s=validation_s,
+        steps_per_epoch=options.steps_per_epoch,
+    )
     return with_overrides(job.recipe, [f"train.max_steps={steps}", "train.max_minutes=null"])
 
 
-def _seconds_per_step(job: _Job, images: Sequence[Prepared]) -> float:
-    network = job.network.to(job.device).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.0)
-    times = []
-    begun = time.monotonic()
-    for image, targets, weight in islice(_batches(job, images), TIMED_STEPS):
-        with torch.autocast(job.device.type, torch.bfloat16, enabled=job.precision == "bf16"):
-            scores = network(image.to(job.device, memory_format=torch.channels_last))
-        loss = job.loss(scores.float(), targets.to(job.device), weight.to(job.device))
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        optimiser.zero_grad()
-        float(loss.detach())  # waits for the device
-        times.append(time.monotonic() - begun)
-        begun = time.monotonic()
-    # The first steps start workers and compile kernels; later ones are what the run will see.
-    return statistics.fmean(times[len(times) // 2 :])
-
-
 def _seconds_per_validation(job: _Job) -> float:
-    network = copy.deepcopy(job.network)
-    count = len(job.source.splits.val)
-    timed = min(count, 8)
-    for index in range(min(count, 2)):
-        job.score(network, index)
+    """Return how long it takes to score the validation images, from up to 8 of them."""
+    entries = job.source.splits.val
+    timed = min(len(entries), 8)
+    segmenter = job.segmenter(copy.deepcopy(job.network))
+    for entry in entries[:2]:
+        _rehearse(job, segmenter, entry)
     begun = time.monotonic()
     for index in range(timed):
-        job.score(network, index * count // timed)
-    return (time.monotonic() - begun) / max(1, timed) * count
+        _rehearse(job, segmenter, entries[index * len(entries) // timed])
+    return (time.monotonic() - begun) / max(1, timed) * len(entries)
+
+
+def _rehearse(job: _Job, segmenter: Segmenter, entry: Entry) -> None:
+    """Do what scoring an image takes, but decode the truth: noise would be all objects."""
+    sample = job.source.load(entry)
+    labels, _ = truth_labels(sample)
+    plane = job.plane(entry, sample)
+    forward_maps(segmenter.make_maps, plane, segmenter.lattice)
+    shown = resample_labels(labels, plane.grid)[None] > 0
+    flat = np.zeros(shown.shape, np.uint16)
+    maps = Maps(np.where(shown, 255, 0).astype(np.uint8), flat, flat.astype(np.uint8))
+    decoded = decode(maps, decode_options(job.recipe, job.source.classes))
+    tally(overlap_maps(labels, labels_to_source(decoded.labels[0], plane.grid)))
 
 
 def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: float) -> Trained:
@@ -366,6 +372,7 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
         training={
             "images": len(images),
             "objects": int(sum(len(p.areas_px) for p in images)),
+            "images_sha256": images_sha256(images),
             "steps": int(state["global_step"]),
             "minutes": round(minutes, 1),
             "device": job.device.type,
@@ -375,7 +382,7 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
         scores=named,
         versions={"domainseg": __version__, **{name: version(name) for name in PACKAGES}},
     )
-    path = job.out / "model.safetensors"
+    path = job.out / MODEL
     save_model(path, weights, card)
     return Trained(path, named, minutes)
 
@@ -384,8 +391,7 @@ def _halo_readings(job: _Job) -> tuple[HaloReading, ...]:
     """Return the halo's readings on the largest validation image, training's without one."""
     stride = job.recipe.model.stride
     halos = [stride * factor for factor in (0, 1, 2, 3, 4, 6, 8, 10)]
-    sample = _largest(job)
-    plane = model_plane(job.recipe, sample, diameter_px=object_diameter(sample))
+    plane = job.plane(*_largest(job))
     segmenter = job.segmenter(job.network)
     core = stride * max(1, 256 // stride)
     return measure_halos(
@@ -393,10 +399,10 @@ def _halo_readings(job: _Job) -> tuple[HaloReading, ...]:
     )
 
 
-def _largest(job: _Job) -> Sample:
+def _largest(job: _Job) -> tuple[Entry, Sample]:
     splits = job.source.splits
-    samples = (job.source.load(entry) for entry in splits.val or splits.train[:32])
-    return max(samples, key=lambda s: s.image.shape[1] * s.image.shape[2])
+    loaded = ((entry, job.source.load(entry)) for entry in splits.val or splits.train[:32])
+    return max(loaded, key=lambda pair: pair[1].image.shape[1] * pair[1].image.shape[2])
 
 
 def _channel_names(recipe: Recipe) -> tuple[str, ...]:

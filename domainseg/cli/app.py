@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from domainseg import __version__
 from domainseg.cli import data, looking
-from domainseg.cli.screen import Meter, err, fail, say, show_table
-from domainseg.errors import DomainsegError, UsageError, sentence
+from domainseg.cli.screen import Meter, fail, say, show_table, warn
+from domainseg.errors import DomainsegError, InputError, UsageError, sentence
 
 INTERRUPTED = 130
 INTERNAL = 5
@@ -21,7 +20,6 @@ INTERNAL = 5
 app = typer.Typer(
     name="domainseg",
     help="Train, segment and report: images of cells, wafers and surfaces, of any size.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -41,39 +39,65 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results."
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; errors are one sentence on standard error."""
     debug = "--debug" in arguments
-    rest = [a for a in arguments if a != "--debug"]
+    rest = [a for a in arguments if a != "--debug"] or ["--help"]
     try:
         code = typer.main.get_command(app).main(
             args=rest, prog_name="domainseg", standalone_mode=False
         )
-    except DomainsegError as error:
-        if debug:
-            raise
-        fail(str(error))
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return UsageError.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        err.print("interrupted; run the same command with --resume to go on", markup=False)
-        return INTERRUPTED
+    except typer.Abort:
+        code = INTERRUPTED
     except Exception as error:
         if debug:
             raise
-        fail(
-            f"{type(error).__name__}: {error}; this is a defect of domainseg, "
-            "please report it with the output of the same command and --debug."
-        )
-        return INTERNAL
+        said, code = _refusal(error)
+        fail(said)
+    if code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this code
+        fail("interrupted; repeat the command to go on with what is done, train with --resume.")
     return code if isinstance(code, int) else 0
+
+
+def _refusal(error: Exception) -> tuple[str, int]:
+    """Return the sentence and the exit code of an error."""
+    if isinstance(error, DomainsegError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.TyperException):
+        return _usage(error), UsageError.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        said = sentence(
+            error.filename,
+            found=(error.strerror or type(error).__name__).lower(),
+            wanted="a path that can be used",
+            fix="check it and its permissions",
+        )
+        return said, InputError.exit_code
+    reason = " ".join(str(error).split()).rstrip(".")
+    return (
+        f"{type(error).__name__}: {reason}; this is a defect of domainseg, please report it "
+        "with what the same command prints with --debug.",
+        INTERNAL,
+    )
+
+
+def _usage(error: typer.TyperException) -> str:
+    """Return what the parser of the command line refuses, as one sentence."""
+    context = getattr(error, "ctx", None)
+    command = "domainseg" if context is None else context.command_path
+    message = " ".join(error.format_message().split())
+    message = message[0].lower() + message[1:]
+    if message.endswith("?"):
+        return f"{command}: {message.replace('. Did you', '; did you')}"
+    return f"{command}: {message.rstrip('.')}; see `{command} --help`."
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[  # noqa: ARG001 - `run` takes it off, wherever it stands; here for --help
+        bool, typer.Option("--debug", help="Show where an error came from.")
+    ] = False,
 ) -> None:
     if version:
-        say(__version__)
+        say(f"domainseg {__version__}")
         raise typer.Exit
 
 
@@ -146,7 +170,7 @@ def predict(
         note = "  (was there)" if run_.repeated else ""
         say(f"{run_.folder}  {run_.objects.height} objects{note}")
         for warning in run_.warnings:
-            err.print(f"warning: {run_.image}: {warning}", markup=False, soft_wrap=True)
+            warn(f"{run_.image}: {warning}")
 
 
 @app.command()

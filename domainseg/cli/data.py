@@ -9,7 +9,7 @@ import typer
 
 from domainseg.cli.screen import say, show_table
 
-app = typer.Typer(help="Data sets: cards, downloads, made-up data.", no_args_is_help=True)
+app = typer.Typer(help="Data sets: cards, downloads, made-up data.")
 
 Out = Annotated[Path, typer.Argument(help="Folder to write into.")]
 
@@ -54,14 +54,14 @@ def make(
 ) -> None:
     """Write made-up images with exact truth, index and labels beside them."""
     from domainseg.errors import UsageError, sentence
-    from domainseg.loaders.scenes import write_scenes
+    from domainseg.loaders.scenes import Scenes, write_scenes
     from domainseg.recipe import loader_options
 
     if kind != "scenes":
         raise UsageError(
             sentence("data make", found=f"'{kind}'", wanted="scenes", fix="correct the name")
         )
-    paths = write_scenes(out, loader_options("scenes", options or ()))
+    paths = write_scenes(out, loader_options(Scenes, options or ()))
     say(f"{out}  {len(paths)} images with labels and index.csv")
 
 

@@ -1,43 +1,72 @@
-"""Tables, progress and errors on the terminal; plain lines where there is none."""
+"""Tables, progress and errors on the terminal; plain lines where there is none.
+
+Rich's own parts are imported where they are used: its progress bar alone takes a third of
+the time in which ``--help`` must answer.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 _PLAIN_EVERY_S = 30.0
+_PIPE_WIDTH = 10_000
+"""Columns of a table in a pipe: it has no width to fit into, so nothing is wrapped or cut."""
+_FIGURE = re.compile(r"[-+0-9.,%() ]*|n/?a")
+
+
+@cache
+def console(*, stderr: bool = False) -> Console:
+    """Return the console of standard output, or of standard error."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
 
 
 def say(text: str) -> None:
     """Print one line; brackets in it are text, not markup."""
-    out.print(text, markup=False, soft_wrap=True)
+    console().print(text, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning to standard error."""
+    console(stderr=True).print(f"warning: {text}", markup=False, soft_wrap=True, style="yellow")
 
 
 def fail(text: str) -> None:
     """Print the sentence of an error to standard error."""
-    err.print(f"error: {text}", markup=False, soft_wrap=True, style="red")
+    console(stderr=True).print(f"error: {text}", markup=False, soft_wrap=True, style="red")
 
 
-def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
-    """Print a table, its first column to the left and the others to the right."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: columns of words to the left, columns of figures to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # A Text has no markup: a name such as [a] stays a name.
+    cells = [[Text(cell) for cell in row] for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*row)
-    if out.is_terminal:
-        out.print(table)
-    else:
-        # A pipe has no width to fit into: nothing is wrapped or cut there.
-        wide = Console(width=max(80, 16 * len(header) + 40), highlight=False)
+        figures = index > 0 and all(_FIGURE.fullmatch(row[index]) for row in rows)
+        table.add_column(name, justify="right" if figures else "left", no_wrap=index == 0)
+    for row_cells in cells:
+        table.add_row(*row_cells)
+    if console().is_terminal:
+        console().print(table)
+        return
+    wide = Console(width=_PIPE_WIDTH, highlight=False)
+    with wide.capture() as captured:
         wide.print(table)
+    for line in captured.get().splitlines():
+        say(line.rstrip())
 
 
 class Meter:
@@ -50,15 +79,8 @@ class Meter:
         self._told = 0.0
 
     def __enter__(self) -> Meter:
-        if out.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=out,
-            )
+        if console().is_terminal:
+            self._bar = _bar()
             self._bar.start()
         return self
 
@@ -82,3 +104,17 @@ class Meter:
         elif done == total or time.monotonic() - self._told >= _PLAIN_EVERY_S:
             self._told = time.monotonic()
             say(f"{self._unit} {done} of {total}  {note}".rstrip())
+
+
+def _bar() -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+        # Not markup: the note may hold the name of an image.
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console(),
+    )

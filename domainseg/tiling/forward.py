@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from domainseg.records import Maps, Plane, Tile, quantise_height, quantise_logit
-from domainseg.tiling.grid import Lattice, core_in_window, read_window, tiles
+from domainseg.tiling.grid import Lattice, core_in_window, covers, read_window, tiles
 
 Precision = Literal["fp32", "bf16"]
 
@@ -89,10 +89,11 @@ def forward_cores(
     """Yield the quantised maps of the core of each tile of one batch.
 
     A short batch is filled up with its last window: networks promise equal bits only
-    for equal batch shapes.
+    for equal batch shapes. The one window of a small image has a shape of its own anyway.
     """
     windows = [np.asarray(read_window(plane, tile), np.float32) for tile in group]
-    if lattice.batch > 1 and group[0].shape[0] == lattice.core_px + 2 * lattice.halo_px:
+    alone = len(group) == 1 and covers(group[0], plane)
+    if not alone:
         windows += [windows[-1]] * (lattice.batch - len(windows))
     made = make_maps(np.stack(windows))
     for i, tile in enumerate(group):

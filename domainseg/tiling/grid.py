@@ -83,6 +83,11 @@ def read_window(plane: Plane, tile: Tile) -> NDArray[Any]:
     return np.asarray(region[:, rows - y0][:, :, columns - x0])
 
 
+def covers(tile: Tile, plane: Plane) -> bool:
+    """Tell whether the core of a tile is the whole plane ``(C, H, W)``."""
+    return tile.core == ((0, 0), (plane.shape[1], plane.shape[2]))
+
+
 def core_in_window(tile: Tile) -> tuple[slice, slice]:
     """Return where the core lies inside its own window."""
     (y0, x0), (y1, x1) = tile.core

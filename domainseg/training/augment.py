@@ -76,10 +76,9 @@ def _build(index: int, step: Step) -> Any:
         )
     ((name, options),) = step.items()
     library = _library()
-    kind = getattr(library, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, library.BasicTransform)):
-        near = get_close_matches(name, dir(library), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "see albumentations 2.0.8"
+    if name not in _transforms(library):
+        near = get_close_matches(name, _transforms(library), n=1)
+        hint = f"perhaps '{near[0]}'" if near else "see albumentations 2.0.8"
         raise RecipeError(
             sentence(where, found=f"'{name}'", wanted="a transform of albumentations", fix=hint)
         )
@@ -89,7 +88,7 @@ def _build(index: int, step: Step) -> Any:
         # It warns about an option that it does not know and goes on without it.
         warnings.simplefilter("error")
         try:
-            return kind(**{key: _tuple(value) for key, value in options.items()})
+            return getattr(library, name)(**{key: _tuple(value) for key, value in options.items()})
         except (TypeError, ValueError, UserWarning) as error:
             raise RecipeError(
                 sentence(
@@ -99,6 +98,16 @@ def _build(index: int, step: Step) -> Any:
                     fix="correct the step",
                 )
             ) from error
+
+
+def _transforms(library: ModuleType) -> list[str]:
+    """Return the names that a step may have."""
+    kinds = {name: getattr(library, name) for name in dir(library)}
+    return [
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, library.BasicTransform)
+    ]
 
 
 def _tuple(value: Any) -> Any:

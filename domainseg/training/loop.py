@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import math
+import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,15 +18,22 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from domainseg.atomic import atomic_text
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Scores, targets, weight to the scalar loss."""
 Score = Callable[[nn.Module, int], float]
 """Network and number of a validation image to the score of that image."""
+BEST = "best"
+LAST = "last"
+COLUMNS = ("epoch", "step", "loss", "score", "learning_rate", "minutes")
+"""Of ``metrics.csv``: epoch from 1, steps done, mean loss of the epoch, validation score,
+learning rate of the next step, wall-clock minutes of training so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,10 @@ class Fitting(L.LightningModule):
         self._score = score
         self._options = options
 
+    def on_train_batch_start(self, _batch: Batch, _index: int) -> None:
+        """Seed what the network draws (dropout) by the step: a resumed run draws the same."""
+        torch.manual_seed(self._options.seed * 1_000_003 + self.global_step)
+
     def training_step(self, batch: Batch, _index: int) -> Tensor:
         """Return the loss of one batch."""
         image, targets, weight = batch
@@ -130,29 +145,85 @@ class _Averaging(WeightAveraging):
     """Running average whose memory grows to ``decay``, so that early weights are forgotten."""
 
     def __init__(self, decay: float) -> None:
-        def average(mean: Tensor, new: Tensor, count: int) -> Tensor:
-            if not mean.is_floating_point():
-                return new
-            keep = min(decay, (1 + int(count)) / (10 + int(count)))
-            return mean * keep + new * (1 - keep)
+        def average(means: list[Tensor], news: list[Tensor], count: Tensor) -> None:
+            if means[0].is_floating_point():
+                keep = min(decay, (1 + int(count)) / (10 + int(count)))
+                torch._foreach_lerp_(means, news, 1 - keep)
+            else:
+                torch._foreach_copy_(means, news)
 
-        super().__init__(use_buffers=True, avg_fn=average)
+        super().__init__(use_buffers=True, multi_avg_fn=average)
+
+
+class _Patience(EarlyStopping):
+    """Early stopping that a resumed run remembers, where it had stopped already."""
+
+    def on_train_start(self, trainer: Any, _module: Any) -> None:
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+class _Ending(Callback):
+    """Asks for a validation after the last step, also where that does not end an epoch."""
+
+    def on_train_batch_end(
+        self, trainer: Any, _module: Any, _outputs: Any, _batch: Any, _index: int
+    ) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= trainer.max_steps
+
+
+class _Journal(Callback):
+    """Writes ``metrics.csv``, one row an epoch; a resumed run drops rows that it runs again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+        self._begun = 0.0
+
+    def on_train_start(self, trainer: Any, _module: Any) -> None:
+        if trainer.global_step and self._path.is_file():
+            with self._path.open(encoding="utf-8", newline="") as file:
+                rows: list[dict[str, Any]] = list(csv.DictReader(file))
+            self._rows = [row for row in rows if int(row["step"]) <= trainer.global_step]
+        before = float(self._rows[-1]["minutes"]) if self._rows else 0.0
+        self._begun = time.monotonic() - before * 60
+
+    def on_train_epoch_end(self, trainer: Any, _module: Any) -> None:
+        metrics = trainer.callback_metrics
+        minutes = (time.monotonic() - self._begun) / 60
+        values = (
+            trainer.current_epoch + 1,
+            trainer.global_step,
+            f"{float(metrics['loss']):.6g}",
+            f"{float(metrics['score']):.6g}" if "score" in metrics else "",
+            f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}",
+            f"{minutes:.3f}",
+        )
+        self._rows.append(dict(zip(COLUMNS, values, strict=True)))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        atomic_text(self._path, text.getvalue())
 
 
 class _Telling(Callback):
-    def __init__(self, tell: Callable[[Progress], None], steps: int) -> None:
+    def __init__(
+        self, tell: Callable[[Progress], None], steps: int, kept: ModelCheckpoint | None
+    ) -> None:
         self._tell = tell
         self._steps = steps
+        self._kept = kept
         self._best: float | None = None
         self._score: float | None = None
 
+    def on_train_start(self, _trainer: Any, _module: Any) -> None:
+        # A resumed run has had a best score before.
+        if self._kept is not None and self._kept.best_model_score is not None:
+            self._best = float(self._kept.best_model_score)
+
     def on_validation_epoch_end(self, trainer: Any, _module: Any) -> None:
-        if trainer.sanity_checking:
-            return
-        score = trainer.callback_metrics.get("score")
-        if score is not None:
-            self._score = float(score)
-            self._best = max(self._score, self._best or 0.0)
+        self._score = float(trainer.callback_metrics["score"])
+        self._best = self._score if self._best is None else max(self._score, self._best)
 
     def on_train_batch_end(
         self, trainer: Any, _module: Any, outputs: Any, _batch: Any, _index: int
@@ -171,46 +242,47 @@ def fit(
     resume: bool,
     tell: Callable[[Progress], None],
 ) -> Path:
-    """Train and return the checkpoint with the best validation score.
+    """Train and return the checkpoint with the best validation score, of averaged weights.
 
     Args:
         fitting: the network with its loss and score.
         patches: batches, ``options.steps_per_epoch`` of them per epoch.
         validation: number of validation images; 0 keeps the last weights.
         options: of the loop.
-        out: folder for ``checkpoints/``, ``metrics.csv`` and ``tensorboard/``.
-        resume: go on from ``checkpoints/last.ckpt`` when it is there.
+        out: folder for ``checkpoints/``, ``metrics.csv`` (COLUMNS) and ``tensorboard/``.
+        resume: go on from the end of the last epoch that was completed, where there is one.
         tell: called after every step.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C; the checkpoint of the last whole epoch stays.
     """
     folder = out / "checkpoints"
-    kept = ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor="score" if validation else None,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[Callback] = [_Averaging(options.ema_decay), kept, _Telling(tell, options.steps)]
+    last = folder / f"{LAST}.ckpt"
+    kept = _checkpoints(folder, BEST, monitor="score") if validation else None
+    callbacks: list[Callback] = [
+        _Averaging(options.ema_decay),
+        _Ending(),
+        _Telling(tell, options.steps, kept),
+        _Journal(out / "metrics.csv"),
+    ]
     if options.patience is not None and validation:
-        callbacks.append(EarlyStopping("score", mode="max", patience=options.patience))
-    last = folder / "last.ckpt"
-    with quiet_lightning():
+        callbacks.append(_Patience("score", mode="max", patience=options.patience))
+    callbacks += [kept] if kept else []
+    # Behind the others, so that it holds what they know at the end of the epoch.
+    callbacks.append(_checkpoints(folder, LAST, monitor=None))
+    with quiet_lightning(), interrupts_get_through():
         trainer = L.Trainer(
             accelerator={"cuda": "gpu"}.get(options.device, options.device),
             devices=1,
             precision="bf16-mixed" if options.precision == "bf16" else "32-true",
             max_steps=options.steps,
             callbacks=callbacks,
-            logger=[
-                CSVLogger(out, name="", version="logs"),
-                TensorBoardLogger(out, name="", version="tensorboard"),
-            ],
+            logger=TensorBoardLogger(out, name="", version="tensorboard"),
             gradient_clip_val=options.clip_norm,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            limit_val_batches=validation or 0,
+            limit_val_batches=validation,
             log_every_n_steps=max(1, min(10, options.steps_per_epoch)),
         )
         trainer.fit(
@@ -221,7 +293,26 @@ def fit(
             # Our own checkpoint of the same folder; optimiser state is more than tensors.
             weights_only=False,
         )
-    return Path(kept.best_model_path or last)
+    return folder / f"{BEST}.ckpt" if validation else last
+
+
+def _checkpoints(folder: Path, name: str, *, monitor: str | None) -> ModelCheckpoint:
+    """Return what keeps one checkpoint, ``name``.ckpt: of the best score, or of the last epoch."""
+    return ModelCheckpoint(
+        dirpath=folder, filename=name, monitor=monitor, mode="max", enable_version_counter=False
+    )
+
+
+@contextmanager
+def interrupts_get_through() -> Iterator[None]:
+    """Turn Lightning's way with Ctrl-C, to leave the process with code 1, back into the error."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        # It also told the process to be deaf to further interrupts.
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from end
 
 
 class _Indices(Sequence[int]):

@@ -7,6 +7,8 @@ Half precision keeps 11 bits of a normalised intensity, more than an 8-bit camer
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ class Prepared:
         classes: int16 ``(N,)``.
         areas_px: int64 ``(N,)``.
         kind: stratum of the image, or None.
+        sha256: of the planes.
     """
 
     path: Path
@@ -37,6 +40,7 @@ class Prepared:
     classes: NDArray[np.int16]
     areas_px: NDArray[np.int64]
     kind: str | None
+    sha256: str
 
     def planes(self) -> NDArray[np.float16]:
         """Return the array of the file, mapped into memory, not read."""
@@ -44,13 +48,46 @@ class Prepared:
         return mapped
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the objects of a label plane are, one row each, labels ascending.
+
+    Attributes:
+        labels: int64 ``(N,)``.
+        centres: int64 ``(N, 2)``, the rounded mean pixel ``(y, x)``.
+        areas_px: int64 ``(N,)``.
+    """
+
+    labels: NDArray[np.int64]
+    centres: NDArray[np.int64]
+    areas_px: NDArray[np.int64]
+
+
+def find_places(labels: NDArray[np.int32]) -> Places:
+    """Return the places of the objects of labels ``(H, W)``, 0 for background."""
+    flat = labels.ravel()
+    areas = np.bincount(flat, minlength=1)
+    areas[0] = 0
+    present = np.flatnonzero(areas)
+    rows, columns = np.divmod(np.arange(flat.size), labels.shape[1])
+    sums = np.stack([np.bincount(flat, weights=rows), np.bincount(flat, weights=columns)], 1)
+    centres = np.rint(sums[present] / areas[present, None]).astype(np.int64)
+    return Places(present, centres, areas[present].astype(np.int64))
+
+
 def save_planes(
     path: Path,
     image: NDArray[np.float32],
     targets: NDArray[np.float32],
     weight: NDArray[np.bool_],
-) -> None:
-    """Write one image's planes; the file appears whole or not at all."""
+) -> str:
+    """Write one image's planes, whole or not at all, and return their SHA-256."""
     planes = np.concatenate([image, targets, weight[None]]).astype(np.float16)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, planes)
+    return hashlib.sha256(repr(planes.shape).encode() + planes.tobytes()).hexdigest()
+
+
+def images_sha256(images: Iterable[Prepared]) -> str:
+    """Return one SHA-256 of all that a training sees, in its order."""
+    return hashlib.sha256("".join(image.sha256 for image in images).encode()).hexdigest()

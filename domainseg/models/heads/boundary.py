@@ -68,7 +68,7 @@ class BoundaryHead:
         one_hot = F.one_hot(part, 3).movedim(-1, 1)[:, 1:].float()
         loss = loss + dice_loss(scores[:, :3].softmax(1)[:, 1:], one_hot, weight)
         if classes > 1:
-            loss = loss + class_loss(scores[:, 3:], targets[:, 1])
+            loss = loss + class_loss(scores[:, 3:], targets[:, 1], weight)
         return loss
 
     def maps(self, scores: Tensor, *, classes: int) -> FloatMaps:

@@ -141,8 +141,12 @@ def dice_loss(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
-def class_loss(scores: Tensor, plane: Tensor) -> Tensor:
-    """Return cross-entropy of ``scores (B, K, H, W)`` where ``plane (B, H, W)`` names a class."""
+def class_loss(scores: Tensor, plane: Tensor, weight: Tensor) -> Tensor:
+    """Return cross-entropy of ``scores (B, K, H, W)`` where ``plane (B, H, W)`` names a class.
+
+    ``weight (B, 1, H, W)`` is 0 where a pixel is ignored, whatever its class.
+    """
     named = plane != IGNORED
     target = torch.where(named, plane, torch.zeros_like(plane)).long()
-    return weighted_mean(F.cross_entropy(scores, target, reduction="none"), named.float())
+    entropy = F.cross_entropy(scores, target, reduction="none")
+    return weighted_mean(entropy, named * weight[:, 0])

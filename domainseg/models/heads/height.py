@@ -68,7 +68,7 @@ class HeightHead:
         off = (scores[:, 1:2].sigmoid() - height).abs()
         loss = loss + self.height_weight * weighted_mean(off, weight * (foreground + 0.1))
         if classes > 1:
-            loss = loss + class_loss(scores[:, 2:], targets[:, 2])
+            loss = loss + class_loss(scores[:, 2:], targets[:, 2], weight)
         return loss
 
     def maps(self, scores: Tensor, *, classes: int) -> FloatMaps:

@@ -1,0 +1,443 @@
+"""Prediction end to end: every input that must work, what is written, what is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from domainseg import runs
+from domainseg.errors import InputError, MissingInputError, OutputError, UsageError
+from domainseg.images import read_labels
+from domainseg.predict import name_images, predict
+from domainseg.report.run_folder import image_folders, read_image, read_label_map, read_objects
+from domainseg.runs import FILES, RunOptions, difference
+
+Draw = Callable[..., NDArray[np.int32]]
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def disc(discs: Draw) -> NDArray[np.int32]:
+    return discs((70, 90), (20, 30, 9), (50, 60, 12))
+
+
+def grey(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
+    return np.where(labels > 0, 240, 10).astype(np.uint8)
+
+
+def save_png(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_run_folder_holds_every_form_of_the_result(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    image = save_png(tmp_path / "plate.png", grey(disc))
+    (run,) = predict(bright_model(), [image], tmp_path / "out")
+    folder = tmp_path / "out" / "plate"
+    assert run.folder == folder
+    assert {p.name for p in folder.iterdir()} == {*FILES, "run.json", "timings.json"}
+    np.testing.assert_array_equal(read_labels(folder / "labels.tif"), disc)
+    assert run.objects["area_px"].to_list() == [(disc == 1).sum(), (disc == 2).sum()]
+    assert pl.read_parquet(folder / "objects.parquet").equals(run.objects)
+    geojson = json.loads((folder / "objects.geojson").read_text())
+    assert [f["properties"]["metadata"]["label"] for f in geojson["features"]] == ["1", "2"]
+    coco = json.loads((folder / "objects.coco.json").read_text())
+    assert [a["area"] for a in coco["annotations"]] == run.objects["area_px"].to_list()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["objects"] == 2
+    assert record["objects_per_class"] == {"cell": 2}
+    assert record["inspected_px"] == disc.size
+    assert record["intensity"] == {"low": [0.0] * 3, "high": [255.0] * 3}
+    assert not (tmp_path / "out" / "objects.parquet").exists()
+    (found,) = image_folders(tmp_path / "out")
+    assert read_objects(found, read_image(found)).height == 2
+
+
+def gradient(shape: tuple[int, int]) -> NDArray[np.float64]:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return (y + 2 * x) / max(1, shape[0] + 2 * shape[1] - 3)
+
+
+INPUTS: dict[str, NDArray[Any]] = {
+    "one": np.full((1, 1), 240, np.uint8),
+    "row": np.full((1, 37), 240, np.uint8),
+    "column": np.full((37, 1), 240, np.uint8),
+    "smaller": (255 * gradient((5, 7))).astype(np.uint8),
+    "core": (255 * gradient((64, 64))).astype(np.uint8),
+    "tiles": (255 * gradient((65, 130))).astype(np.uint8),
+    "black": np.zeros((40, 50), np.uint8),
+    "white": np.full((40, 50), 255, np.uint8),
+    "deep": (65535 * gradient((40, 50))).astype(np.uint16),
+    "float": gradient((40, 50)).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("scope", ["image", "fixed"])
+def test_images_of_every_size_and_depth_work(
+    tmp_path: Path, bright_model: Write, name: str, scope: str
+) -> None:
+    pixels = INPUTS[name]
+    high = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[pixels.dtype.name]
+    fixed = {"scope": "fixed", "fixed_low": 0.0, "fixed_high": high}
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    model = bright_model(data={"normalise": fixed if scope == "fixed" else {"scope": "image"}})
+    (run,) = predict(model, [tmp_path / "a.tif"], tmp_path / "out")
+    labels = read_labels(run.folder / "labels.tif")
+    assert labels.shape == pixels.shape
+    if scope == "fixed":
+        np.testing.assert_array_equal(labels > 0, pixels / high >= 0.5)
+    elif np.ptp(pixels) == 0:
+        assert run.objects.height == 0
+    else:
+        assert run.objects.height == 1
+    assert Image.open(run.folder / "overlay.png").size == pixels.shape[::-1]
+
+
+def test_colour_and_its_alpha_work(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    rgba = np.zeros((*disc.shape, 4), np.uint8)
+    rgba[..., :3] = grey(disc)[..., None]
+    rgba[..., 3] = 7
+    paths = [
+        save_png(tmp_path / "rgb.png", np.ascontiguousarray(rgba[..., :3])),
+        save_png(tmp_path / "rgba.png", rgba),
+    ]
+    for run in predict(bright_model(), paths, tmp_path / "out"):
+        np.testing.assert_array_equal(read_labels(run.folder / "labels.tif"), disc)
+
+
+def test_named_channels_are_taken_in_the_order_of_the_model(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    names = ["A", "B", "C", "D", "E"]
+    planes = np.full((5, *disc.shape), 10, np.uint8)
+    planes[3] = grey(disc)
+    path = tmp_path / "five.ome.tif"
+    metadata = {"axes": "CYX", "Channel": {"Name": names}}
+    tifffile.imwrite(path, planes, metadata=metadata, photometric="minisblack")
+    model = bright_model(data={"channels": ["D", "A", "B", "C", "E"]})
+    (run,) = predict(model, [path], tmp_path / "out")
+    np.testing.assert_array_equal(read_labels(run.folder / "labels.tif"), disc)
+    assert run.objects["intensity_mean_D"].to_list() == [240, 240]
+    assert run.objects["intensity_mean_A"].to_list() == [10, 10]
+
+
+def test_tiles_make_no_difference_to_objects_across_them(
+    tmp_path: Path, bright_model: Write, discs: Draw
+) -> None:
+    labels = discs((200, 200), (64, 64, 30), (130, 128, 25), (190, 20, 15))
+    image = save_png(tmp_path / "a.png", grey(labels))
+    for batch in (1, 3):
+        model = bright_model(tiling={"batch": batch})
+        (run,) = predict(model, [image], tmp_path / f"out{batch}")
+        np.testing.assert_array_equal(read_labels(run.folder / "labels.tif"), labels)
+
+
+def test_layers_leave_a_file_each_and_their_highest_labels(
+    tmp_path: Path, bright_model: Write
+) -> None:
+    rgb = np.full((20, 20, 3), 10, np.uint8)
+    rgb[2:10, 2:10, 0] = 240
+    rgb[6:14, 6:14, 1] = 240
+    model = bright_model(head={"name": "semantic", "activation": "sigmoid"}, classes=("a", "b"))
+    (run,) = predict(model, [save_png(tmp_path / "a.png", rgb)], tmp_path / "out")
+    layers = [read_labels(run.folder / f"labels-layer{i}.tif") for i in (0, 1)]
+    np.testing.assert_array_equal(layers[0] > 0, rgb[..., 0] > 99)
+    np.testing.assert_array_equal(layers[1] > 0, rgb[..., 1] > 99)
+    flat = read_label_map(run.folder / "labels.tif")
+    np.testing.assert_array_equal(flat, np.maximum(*layers))
+    assert run.objects["layer"].to_list() == [0, 1]
+    assert run.objects["label"].to_list() == [1, 2]
+    assert run.objects["area_px"].to_list() == [64, 64]
+    assert run.objects["class"].to_list() == ["a", "b"]
+    features = json.loads((run.folder / "objects.geojson").read_text())["features"]
+    assert [f["properties"]["classification"]["name"] for f in features] == ["a", "b"]
+    coco = json.loads((run.folder / "objects.coco.json").read_text())
+    assert [a["area"] for a in coco["annotations"]] == [64, 64]
+    assert read_objects(run.folder, read_image(run.folder)).height == 2
+
+
+def test_a_pixel_size_gives_micrometres(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    options = RunOptions(spacing_um=0.5)
+    (run,) = predict(bright_model(), [image], tmp_path / "out", options=options)
+    assert run.objects["area_um2"].to_list() == pytest.approx(
+        [0.25 * (disc == 1).sum(), 0.25 * (disc == 2).sum()]
+    )
+    assert json.loads((run.folder / "run.json").read_text())["inspected_um2"] == disc.size / 4
+
+
+def test_images_of_one_call_are_one_group(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    # Alone the dim one is stretched until its discs are bright; beside the bright one not.
+    dim = np.where(disc > 0, 60, 10).astype(np.uint8)
+    bright = save_png(tmp_path / "bright.png", grey(disc))
+    paths = [bright, save_png(tmp_path / "dim.png", dim)]
+    percentiles = {"low_percentile": 0.0, "high_percentile": 100.0}
+    alone = bright_model(data={"normalise": {"scope": "image", **percentiles}})
+    found = predict(alone, paths, tmp_path / "alone")
+    assert [run.objects.height for run in found] == [2, 2]
+    grouped = bright_model(data={"normalise": {"scope": "group", **percentiles}})
+    found = predict(grouped, paths, tmp_path / "grouped")
+    assert [run.objects.height for run in found] == [2, 0]
+    record = json.loads((found[1].folder / "run.json").read_text())
+    assert record["intensity"] == {"low": [10.0] * 3, "high": [240.0] * 3}
+    with pytest.raises(OutputError) as caught:
+        predict(grouped, paths[1:], tmp_path / "grouped")
+    assert str(caught.value) == (
+        f"{tmp_path / 'grouped' / 'dim'}: found a run with another image.group_intensity.low, "
+        "wanted the same model, image and settings; choose another output folder, or replace it "
+        "with --restart."
+    )
+
+
+def test_several_images_leave_one_table(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    for name in ("a/x", "b/x"):
+        save_png(tmp_path / "images" / f"{name}.png", grey(disc))
+    options = RunOptions(keep_folders=True)
+    out = tmp_path / "out"
+    told: list[tuple[int, int, str]] = []
+    found = predict(
+        bright_model(),
+        [tmp_path / "images"],
+        out,
+        options=options,
+        tell=lambda *now: told.append(now),
+    )
+    assert [run.folder for run in found] == [out / "a" / "x", out / "b" / "x"]
+    table = pl.read_parquet(out / "objects.parquet")
+    assert table["image"].to_list() == ["a/x", "a/x", "b/x", "b/x"]
+    assert told == [(0, 2, "a/x"), (1, 2, "b/x"), (2, 2, "")]
+
+
+def test_a_finished_run_is_not_run_again_and_a_damaged_one_is(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    model, out = bright_model(), tmp_path / "out"
+    (first,) = predict(model, [image], out)
+    (again,) = predict(model, [image], out)
+    assert not first.repeated
+    assert again.repeated
+    assert again.objects.equals(first.objects)
+    for name in ("run.json", "objects.parquet"):
+        whole = (first.folder / name).read_bytes()
+        for content in (whole[: len(whole) // 2], b""):
+            (first.folder / name).write_bytes(content)
+            (mended,) = predict(model, [image], out)
+            assert not mended.repeated
+            assert (first.folder / name).read_bytes() == whole
+    for name in FILES:
+        if (first.folder / name).is_file():
+            (first.folder / name).unlink()
+            assert not predict(model, [image], out)[0].repeated
+            assert (first.folder / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        (RunOptions(spacing_um=0.5), "image.spacing_um"),
+        (RunOptions(diameter_px=9.0), "image.diameter_px"),
+        (RunOptions(select={"z": 0}), "image.select"),
+        (RunOptions(overrides=("instances.threshold=0.6",)), "recipe.instances.threshold"),
+        (RunOptions(overrides=("tiling.core_px=32",)), "recipe.tiling.core_px"),
+        (RunOptions(precision="bf16"), "lattice.precision"),
+    ],
+)
+def test_a_run_of_another_setting_is_neither_returned_nor_replaced(
+    tmp_path: Path,
+    bright_model: Write,
+    disc: NDArray[np.int32],
+    monkeypatch: pytest.MonkeyPatch,
+    options: RunOptions,
+    changed: str,
+) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    model, out = bright_model(), tmp_path / "out"
+    (run,) = predict(model, [image], out)
+    before = (run.folder / "run.json").read_bytes()
+    if options.select:
+        # A PNG has no z to choose from; what matters here is what was asked for.
+        room = import_module("domainseg.predict")
+        real = room.open_image
+        monkeypatch.setattr(room, "open_image", lambda path, select: real(path, select={}))
+    with pytest.raises(OutputError) as caught:
+        predict(model, [image], out, options=options)
+    assert str(caught.value) == (
+        f"{run.folder}: found a run with another {changed}, wanted the same model, image and "
+        "settings; choose another output folder, or replace it with --restart."
+    )
+    assert (run.folder / "run.json").read_bytes() == before
+
+
+def test_restart_replaces_a_run_and_train_settings_do_not_matter(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    model, out = bright_model(), tmp_path / "out"
+    predict(model, [image], out)
+    other = ("evaluate.by_class=true", "report.title=x", "train.workers=0", "data.root=y")
+    (same,) = predict(model, [image], out, options=RunOptions(overrides=other))
+    assert same.repeated
+    options = RunOptions(overrides=("instances.min_area_px=300",), restart=True)
+    (run,) = predict(model, [image], out, options=options)
+    assert not run.repeated
+    assert run.objects.height == 1
+
+
+def test_a_restart_that_fails_leaves_no_record_of_the_run_before(
+    tmp_path: Path,
+    bright_model: Write,
+    disc: NDArray[np.int32],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    model, out = bright_model(), tmp_path / "out"
+    (run,) = predict(model, [image], out)
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise full
+
+    monkeypatch.setattr(tifffile, "imwrite", refuse)
+    with pytest.raises(OutputError) as caught:
+        predict(model, [image], out, options=RunOptions(restart=True))
+    assert str(caught.value) == (
+        f"{run.folder / 'labels.tif'}: found no room left on the disk, wanted room for the whole "
+        "file; free some space or choose another output folder."
+    )
+    assert not (run.folder / "run.json").exists()
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("at", ["write_objects", "write_geojson", "write_coco", "overlay"])
+def test_a_disk_without_room_leaves_nothing_half_written(
+    tmp_path: Path,
+    bright_model: Write,
+    disc: NDArray[np.int32],
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    model = bright_model()
+
+    def refuse(*_: object, **__: object) -> None:
+        from domainseg.atomic import atomic_path
+
+        with atomic_path(tmp_path / "out" / "a" / "half.bin") as partial:
+            partial.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, at, refuse)
+    with pytest.raises(OutputError):
+        predict(model, [image], tmp_path / "out")
+    left = {p.name for p in (tmp_path / "out" / "a").iterdir()}
+    assert left <= set(FILES)
+    assert "run.json" not in left
+
+
+def test_an_output_folder_that_is_a_file_is_refused(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError) as caught:
+        predict(bright_model(), [image], tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path / 'out' / 'a'}: found Not a directory, wanted a folder to write into; "
+        "choose another output folder."
+    )
+
+
+def test_pixels_that_are_no_numbers_are_refused(tmp_path: Path, bright_model: Write) -> None:
+    pixels = np.ones((20, 20), np.float32)
+    pixels[3, 4] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    with pytest.raises(InputError) as caught:
+        predict(bright_model(), [tmp_path / "a.tif"], tmp_path / "out")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.tif'}: found ")
+    assert "NaN" in str(caught.value)
+    assert not (tmp_path / "out" / "a" / "run.json").exists()
+
+
+def test_images_are_named_by_stem_or_by_path(tmp_path: Path) -> None:
+    for name in ("a/x.png", "b/y.tif", "b/notes.txt", "b/.hidden.png", "c.JPG"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files = {"x": "a/x.png", "y": "b/y.tif", "c": "c.JPG"}
+    found = name_images([tmp_path], keep_folders=False)
+    assert dict(found) == {name: tmp_path / file for name, file in files.items()}
+    kept = name_images([tmp_path], keep_folders=True)
+    assert [name for name, _ in kept] == ["a/x", "b/y", "c"]
+    alone = name_images([tmp_path / "a" / "x.png"], keep_folders=True)
+    assert alone == (("a/x", tmp_path / "a" / "x.png"),)
+
+
+def test_results_of_an_earlier_call_are_no_images(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    image = save_png(tmp_path / "images" / "a.png", grey(disc))
+    model = bright_model()
+    predict(model, [image], image.parent)
+    (run,) = predict(model, [image.parent], image.parent)
+    assert run.repeated
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a/x.png", "b/x.png", "a/x.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    first, second, third = (tmp_path / n for n in ("a/x.png", "b/x.png", "a/x.tif"))
+    with pytest.raises(UsageError) as caught:
+        name_images([first, second], keep_folders=False)
+    assert str(caught.value) == (
+        f"{second}: found the stem of {first}, wanted one name per image; "
+        "use --keep-folders, or another output folder."
+    )
+    assert len(name_images([first, second], keep_folders=True)) == 2
+    with pytest.raises(UsageError) as caught:
+        name_images([first, third], keep_folders=True)
+    assert str(caught.value) == (
+        f"{third}: found the name of {first}, wanted one name per image; use another output folder."
+    )
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError) as caught:
+        name_images([tmp_path], keep_folders=False)
+    assert str(caught.value).startswith(
+        f"{tmp_path}: found a folder without images, wanted files ending in "
+    )
+    assert str(caught.value).endswith("; name the folder that holds them.")
+
+
+def test_a_difference_is_named_by_its_path() -> None:
+    old = {"a": {"b": 1, "c": [1, 2]}, "d": None}
+    assert difference(old, {"a": {"b": 1, "c": [1, 2]}, "d": None}) is None
+    assert difference(old, {"a": {"c": [1, 3]}}) == "a.c"
+    assert difference(old, {"a": {"c": [1, 3]}}, leave_out={"a"}) is None
+    assert difference(old, {"a": {"c": [1, 3], "b": 2}}, leave_out={"a.c"}) == "a.b"
+    assert difference(old, {"e": None}) == "e"
+    assert difference(old, {"d": {"x": 1}}) == "d"

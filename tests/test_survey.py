@@ -1,0 +1,169 @@
+"""A look at data before training: figures made by hand, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+
+from domainseg.errors import InputError, OutputError, RecipeError
+from domainseg.recipe import load_recipe
+from domainseg.survey import survey_recipe, write_first_recipe
+
+RECIPE = """\
+data:
+  loader: {{name: {loader}}}
+  root: {root}
+  channels: grey
+  split: {{val: 0, test: 0}}
+model: {{name: unet, encoder: mobilenetv3_small_050, weights: null, depth: 2,
+  decoder_channels: [16, 8]}}
+head: {{name: height}}
+train: {{max_steps: 1}}
+"""
+
+
+def disc(side: int, radius: float) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    y, x = np.mgrid[:side, :side] - side // 2
+    return (y**2 + x**2 <= radius**2).astype(np.uint8)
+
+
+def write(
+    root: Path, labels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], *, count: int = 1
+) -> tuple[Path, Path]:
+    """Write ``count`` images of these labels; return their folder and that of the labels."""
+    folders = (root / "images", root / "labels")
+    for folder in folders:
+        folder.mkdir(parents=True)
+    pixels = np.arange(labels.size, dtype=np.uint16).reshape(labels.shape)
+    for number in range(count):
+        tifffile.imwrite(folders[0] / f"{number}.tif", pixels)
+        tifffile.imwrite(folders[1] / f"{number}.tif", labels)
+    return folders
+
+
+def recipe(root: Path, loader: str = "mask_folder") -> Path:
+    path = root / "r.yaml"
+    path.write_text(RECIPE.format(loader=loader, root=root), encoding="utf-8")
+    return path
+
+
+def kaggle(root: Path, masks: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> None:
+    for folder in ("images", "masks"):
+        (root / "a" / folder).mkdir(parents=True)
+    tifffile.imwrite(root / "a/images/a.tif", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    for number, mask in enumerate(masks):
+        tifffile.imwrite(root / f"a/masks/{number}.tif", mask)
+
+
+class TestSurvey:
+    def test_figures_are_those_of_the_files(self, tmp_path: Path) -> None:
+        labels = np.zeros((16, 20), np.uint8)
+        labels[0:2, 0:2], labels[4:8, 4:8], labels[10:16, 10:16] = 1, 2, 3
+        write(tmp_path, labels)
+        found = survey_recipe(recipe(tmp_path))
+        # The circle of the area of a square of side a has the diameter 2 a / sqrt(pi).
+        assert found.rows == (
+            ("train", "1", "3", "4.5", "2.3", "6.8", ""),
+            ("val", "0", "0", "-", "-", "-", ""),
+            ("test", "0", "0", "-", "-", "-", ""),
+        )
+        assert found.notes[:2] == ("classes: object", "images: 16 x 20 px")
+        assert found.notes[2].startswith("network: unet with 0.")
+        assert found.notes[2].endswith(" M weights, 1 channels, stride 4 px")
+
+    def test_pixels_of_two_masks_are_counted(self, tmp_path: Path) -> None:
+        one, two = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+        one[0:4, 0:4], two[3:6, 2:6] = 255, 255
+        kaggle(tmp_path, [one, two])
+        assert survey_recipe(recipe(tmp_path, "kaggle_nuclei")).notes[-1] == (
+            "overlaps: 2 px in 1 of 1 images are in several masks; the first mask keeps them"
+        )
+
+    def test_a_step_of_augmentation_that_does_not_exist_is_refused(self, tmp_path: Path) -> None:
+        write(tmp_path, disc(32, 6))
+        with pytest.raises(RecipeError, match=r"augment\[0\]"):
+            survey_recipe(recipe(tmp_path), overrides=["augment=[{D5: {}}]"])
+
+    def test_an_encoder_that_does_not_exist_is_refused(self, tmp_path: Path) -> None:
+        write(tmp_path, disc(32, 6))
+        with pytest.raises(RecipeError, match=r"model\.encoder: found 'resnet19'"):
+            survey_recipe(recipe(tmp_path), overrides=["model.encoder=resnet19"])
+
+    def test_a_class_to_split_that_does_not_exist_is_refused(self, tmp_path: Path) -> None:
+        write(tmp_path, disc(32, 6))
+        with pytest.raises(RecipeError, match=r"instances\.split: found 'cel'"):
+            survey_recipe(recipe(tmp_path), overrides=["instances.split={cel: none}"])
+
+    def test_channels_that_do_not_fit_are_refused(self, tmp_path: Path) -> None:
+        write(tmp_path, disc(32, 6))
+        with pytest.raises(InputError, match="DAPI"):
+            survey_recipe(recipe(tmp_path), overrides=["data.channels=[DAPI]"])
+
+
+class TestFirstRecipe:
+    @pytest.mark.parametrize(
+        ("radius", "grid", "patch"),
+        [(3, 30.0, 256), (10, None, 128), (60, 30.0, 128)],
+    )
+    def test_the_scale_follows_the_objects(
+        self, radius: int, grid: float | None, patch: int, tmp_path: Path
+    ) -> None:
+        images, labels = write(tmp_path, disc(128, radius), count=2)
+        write_first_recipe(images, labels, tmp_path / "r.yaml")
+        made = load_recipe(tmp_path / "r.yaml")
+        assert (made.data.diameter_px, made.train.patch_px) == (grid, patch)
+        assert made.data.channels == "grey"
+        assert made.data.root == str(tmp_path)
+
+    def test_small_objects_are_a_twentieth_of_the_median(self, tmp_path: Path) -> None:
+        labels = np.zeros((64, 64), np.uint8)
+        labels[0:20, 0:20] = 1
+        images, masks = write(tmp_path, labels)
+        write_first_recipe(images, masks, tmp_path / "r.yaml")
+        assert load_recipe(tmp_path / "r.yaml").instances.min_area_px == 20
+
+    def test_colour_images_keep_their_colours(self, tmp_path: Path) -> None:
+        images, labels = write(tmp_path, disc(32, 8))
+        pixels = np.zeros((32, 32, 3), np.uint8)
+        tifffile.imwrite(images / "0.tif", pixels, photometric="rgb")
+        write_first_recipe(images, labels, tmp_path / "r.yaml")
+        assert load_recipe(tmp_path / "r.yaml").data.channels == "rgb"
+
+    def test_the_header_says_what_was_found(self, tmp_path: Path) -> None:
+        images, labels = write(tmp_path, disc(64, 10), count=3)
+        out = tmp_path / "r.yaml"
+        said = write_first_recipe(images, labels, out)
+        text = out.read_text(encoding="utf-8")
+        assert said[0] == "3 images, 3 objects"
+        assert text.startswith("# Written by `domainseg init` after a look at the data.\n")
+        assert f"#   domainseg train {out}\n" in text
+        assert "# Found: 3 images, 3 objects.\n" in text
+        assert list(yaml.safe_load(text)) == [
+            "data",
+            "augment",
+            "model",
+            "head",
+            "train",
+            "instances",
+        ]
+
+    def test_masks_without_an_object_are_refused(self, tmp_path: Path) -> None:
+        images, labels = write(tmp_path, np.zeros((16, 16), np.uint8))
+        with pytest.raises(InputError) as caught:
+            write_first_recipe(images, labels, tmp_path / "r.yaml")
+        assert str(caught.value) == (
+            f"{labels}: found no object, wanted label images with objects; check them."
+        )
+        assert not (tmp_path / "r.yaml").exists()
+
+    def test_a_recipe_that_is_there_is_kept(self, tmp_path: Path) -> None:
+        images, labels = write(tmp_path, disc(16, 4))
+        out = tmp_path / "r.yaml"
+        out.write_text("mine", encoding="utf-8")
+        with pytest.raises(OutputError):
+            write_first_recipe(images, labels, out)
+        assert out.read_text(encoding="utf-8") == "mine"

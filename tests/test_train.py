@@ -1,0 +1,357 @@
+"""Training: the same weights however it is run, cut and resumed; the folder it leaves."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from domainseg.errors import InputError, OutputError
+from domainseg.models.model_file import ModelCard, read_card, read_model
+from domainseg.predict import predict
+from domainseg.recipe import load_recipe
+from domainseg.train import Trained, train
+from domainseg.train_folder import keep_digest, minutes_before
+from domainseg.training.loop import Progress
+
+Values = Callable[..., dict[str, Any]]
+Recipe = Callable[..., Path]
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, recipe_values: Values) -> Recipe:
+    """Return what writes a recipe that trains in a second: three small scenes, 4 steps."""
+
+    def write(**sections: Any) -> Path:
+        scenes = {"name": "scenes", "train": 3, "val": 1, "test": 1, "height": 96, "width": 96}
+        small = {
+            "steps_per_epoch": 2,
+            "max_steps": 4,
+            "batch": 2,
+            "patch_px": 32,
+            "margin": 1.0,
+            "workers": 0,
+            **sections.pop("train", {}),
+        }
+        data = {"loader": scenes, "normalise": {"per": "image"}, **sections.pop("data", {})}
+        values = recipe_values(data=data, train=small, **sections)
+        values["train"] = {
+            key: value for key, value in values["train"].items() if value is not None
+        }
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return path
+
+    return write
+
+
+def killed_at(step: int, error: type[BaseException] = KilledError) -> Callable[..., None]:
+    def tell(_stage: str, progress: Progress | None) -> None:
+        if progress is not None and progress.step == step:
+            raise error
+
+    return tell
+
+
+def weights_of(trained: Trained) -> dict[str, torch.Tensor]:
+    return read_model(trained.model)[1]
+
+
+def assert_same(a: Trained, b: Trained) -> None:
+    mine, theirs = weights_of(a), weights_of(b)
+    assert mine.keys() == theirs.keys()
+    for key, value in mine.items():
+        assert torch.equal(value, theirs[key]), key
+
+
+def test_a_killed_training_resumes_to_the_same_weights(recipe: Recipe, tmp_path: Path) -> None:
+    steps = (
+        {"D4": {"p": 1.0}},
+        {"RandomBrightnessContrast": {"p": 0.5}},
+    )
+    plan = recipe()
+    values = yaml.safe_load(plan.read_text())
+    plan.write_text(yaml.safe_dump({**values, "augment": list(steps)}))
+    whole = train(plan, tmp_path / "whole")
+    out = tmp_path / "cut"
+    with pytest.raises(KilledError):
+        train(plan, out, tell=killed_at(3))
+    assert not (out / "model.safetensors").exists()
+    assert (out / "prepared").exists()
+    resumed = train(plan, out, resume=True)
+    assert_same(resumed, whole)
+    assert resumed.scores == whole.scores
+    # A third run finds the model and does nothing.
+    again = train(plan, out, resume=True, tell=killed_at(0))
+    assert again.model == resumed.model
+    assert again.scores == resumed.scores
+    # And loader processes change nothing.
+    assert_same(train(plan, tmp_path / "worker", overrides=["train.workers=1"]), whole)
+
+
+def test_a_training_leaves_its_folder_whole(recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stages: list[str] = []
+    trained = train(recipe(), out, tell=lambda stage, now: None if now else stages.append(stage))
+    assert stages == ["preparing images", "measuring the halo"]
+    assert {p.name for p in out.iterdir()} == {
+        "model.safetensors",
+        "recipe.yaml",
+        "metrics.csv",
+        "images.sha256",
+        "checkpoints",
+        "tensorboard",
+    }
+    with (out / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    card = read_card(trained.model)
+    assert card.classes == ("cell",)
+    assert card.training["steps"] in (2, 4)
+    assert card.training["images"] == 3
+    assert card.training["images_sha256"] == (out / "images.sha256").read_text().strip()
+    assert card.scores == trained.scores
+    assert card.scores["val_mean_ap"] == pytest.approx(
+        max(float(row["score"]) for row in rows), abs=1e-5
+    )
+    assert card.halo_px in [reading["halo_px"] for reading in card.halos]
+    assert load_recipe(out / "recipe.yaml").to_json() == card.recipe
+    image = np.zeros((40, 40), np.uint8)
+    from PIL import Image
+
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert predict(trained.model, [tmp_path / "a.png"], tmp_path / "runs")[0].folder.exists()
+
+
+def test_a_folder_with_a_training_is_not_trained_over(recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = recipe()
+    with pytest.raises(KilledError):
+        train(plan, out, tell=killed_at(3))
+    with pytest.raises(OutputError) as caught:
+        train(plan, out)
+    assert str(caught.value) == (
+        f"{out}: found a training, wanted a new folder; go on with --resume, or choose another."
+    )
+    with pytest.raises(OutputError) as caught:
+        train(plan, out, overrides=["train.seed=5"], resume=True)
+    assert str(caught.value) == (
+        f"{out}: found a training with another train.seed, wanted the recipe that it began with; "
+        "resume with that recipe, or choose another folder."
+    )
+    (out / "images.sha256").write_text("another\n")
+    with pytest.raises(InputError) as changed:
+        train(plan, out, resume=True)
+    assert str(changed.value) == (
+        f"{out}: found a training on other images or labels, wanted those that it began with, "
+        "prepared by the same version; restore them, or choose another folder."
+    )
+    (out / "recipe.yaml").unlink()
+    with pytest.raises(OutputError) as caught:
+        train(plan, out, resume=True)
+    assert str(caught.value) == (
+        f"{out}: found a training without its recipe.yaml, wanted both, or neither to begin "
+        "with; choose another folder."
+    )
+
+
+def test_control_c_ends_with_130_and_resumes(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from domainseg.cli import app
+
+    room = import_module("domainseg.train")
+    real = room.fit
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        def tell(progress: Progress) -> None:
+            if progress.step == 3:
+                raise KeyboardInterrupt
+
+        return real(*args, **{**options, "tell": tell})
+
+    monkeypatch.setattr(room, "fit", interrupted)
+    plan, out = recipe(), tmp_path / "out"
+    assert app.run(["train", str(plan), "-o", str(out)]) == 130
+    assert not (out / "model.safetensors").exists()
+    assert (out / "checkpoints" / "last.ckpt").exists()
+    monkeypatch.undo()
+    assert app.run(["train", str(plan), "-o", str(out), "--resume"]) == 0
+    assert (out / "model.safetensors").exists()
+
+
+def test_minutes_are_turned_into_steps_and_stay_what_they_were_planned_to_be(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = import_module("domainseg.train")
+    asked: list[dict[str, float]] = []
+
+    def planned(minutes: float, **times: float) -> int:
+        asked.append({"minutes": minutes, **times})
+        return 3
+
+    monkeypatch.setattr(room, "steps_within", planned)
+    plan, out = recipe(train={"max_steps": None, "max_minutes": 2.0}), tmp_path / "out"
+    with pytest.raises(KilledError):
+        train(plan, out, tell=killed_at(3))
+    (times,) = asked
+    assert times["minutes"] == 2.0
+    assert times["steps_per_epoch"] == 2
+    assert min(times["gone_s"], times["step_s"], times["validation_s"]) > 0
+    resolved = load_recipe(out / "recipe.yaml").train
+    assert (resolved.max_steps, resolved.max_minutes) == (3, None)
+    resumed = train(plan, out, resume=True)
+    assert len(asked) == 1
+    assert read_card(resumed.model).recipe["train"]["max_steps"] == 3
+    # That recipe alone gives the same weights, without timing anything.
+    assert_same(train(out / "recipe.yaml", tmp_path / "again"), resumed)
+    assert len(asked) == 1
+
+
+def test_a_training_without_validation_keeps_the_last_weights(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    scenes = {"name": "scenes", "train": 2, "val": 0, "test": 0, "height": 64, "width": 64}
+    trained = train(recipe(data={"loader": scenes}), tmp_path / "out")
+    assert trained.scores == {}
+    assert read_card(trained.model).training["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("head", "model"),
+    [
+        (
+            {"name": "boundary"},
+            {
+                "name": "fpn",
+                "weights": None,
+                "depth": 2,
+                "pyramid_channels": 8,
+                "decoder_channels": 8,
+            },
+        ),
+        (
+            {"name": "semantic", "activation": "sigmoid"},
+            {"name": "fcn", "weights": None, "depth": 2},
+        ),
+    ],
+    ids=["boundary-fpn", "semantic-fcn"],
+)
+def test_every_head_and_architecture_trains(
+    recipe: Recipe, tmp_path: Path, head: dict[str, Any], model: dict[str, Any]
+) -> None:
+    trained = train(recipe(head=head, model=model, train={"max_steps": 2}), tmp_path / "out")
+    assert 0 <= trained.scores["val_mean_ap"] <= 1
+
+
+def test_images_without_objects_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for name in ("a", "b"):
+            np.save(tmp_path / "data" / folder / f"{name}.npy", np.zeros((40, 40), np.uint8))
+    data = {
+        "loader": {"name": "mask_folder"},
+        "root": str(tmp_path / "data"),
+        "split": {"by": "hash", "val": 0.0, "test": 0.0},
+    }
+    with pytest.raises(InputError) as caught:
+        train(recipe(data=data), tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path / 'data'}: found no object in 2 training images, wanted objects to learn; "
+        "check the labels and the split."
+    )
+
+
+def test_an_output_that_is_a_file_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError) as caught:
+        train(recipe(), tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'}: found File exists, wanted a folder to write into; "
+        "choose another output folder."
+    )
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_one_sentence(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lightning as L
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", full)
+    with pytest.raises(OutputError) as caught:
+        train(recipe(), tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'}: found no room left on the disk, wanted room for the whole file; "
+        "free some space or choose another output folder."
+    )
+
+
+def test_the_digest_is_compared_only_where_a_training_was_interrupted(tmp_path: Path) -> None:
+    keep_digest("one", tmp_path, resume=False)
+    keep_digest("two", tmp_path, resume=True)
+    assert (tmp_path / "images.sha256").read_text() == "two\n"
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError):
+        keep_digest("one", tmp_path, resume=True)
+
+
+def test_minutes_of_interrupted_runs_are_remembered(tmp_path: Path) -> None:
+    assert minutes_before(tmp_path) == 0
+    (tmp_path / "metrics.csv").write_text("epoch,minutes\n1,2.5\n2,4.0\n", encoding="utf-8")
+    assert minutes_before(tmp_path) == 4
+
+
+def test_validation_of_several_layers_scores_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Told apart from test_every_head_and_architecture_trains: both layers must count.
+    room = import_module("domainseg.train")
+    seen: list[str] = []
+    monkeypatch.setattr(
+        room, "overlap_instances", lambda *_, **__: seen.append("objects") or _Empty()
+    )
+    monkeypatch.setattr(room, "overlap_maps", lambda *_, **__: seen.append("maps") or _Empty())
+    monkeypatch.setattr(room, "tally", lambda overlaps: overlaps)
+    monkeypatch.setattr(room, "truth_labels", lambda _sample: (np.zeros((2, 2), np.int32), None))
+    monkeypatch.setattr(room, "object_diameter", lambda _sample: None)
+    for layers, kind in ((1, "maps"), (2, "objects")):
+        made = SimpleNamespace(labels=np.zeros((layers, 2, 2)), instances=lambda: None)
+        monkeypatch.setattr(room, "segment", lambda *_, made=made, **__: made)
+        entry = SimpleNamespace(group="g")
+        source = SimpleNamespace(
+            splits=SimpleNamespace(val=[entry]),
+            load=lambda _entry: SimpleNamespace(truth=0, ignore=None),
+        )
+        job = SimpleNamespace(source=source, segmenter=lambda _network: None, ranges={})
+        assert room._Job.score(job, None, 0) == 0.25
+        assert seen.pop() == kind
+
+
+class _Empty:
+    def metrics(self) -> SimpleNamespace:
+        return SimpleNamespace(mean_ap=0.25)
+
+
+def test_the_card_says_what_the_network_was_fed(recipe: Recipe, tmp_path: Path) -> None:
+    trained = train(recipe(data={"channels": "grey"}, train={"max_steps": 2}), tmp_path / "out")
+    card: ModelCard = read_card(trained.model)
+    assert card.channels == ("grey",)
+    assert card.stride_px == 4
+    assert card.whole_window_layers == ()
+    assert card.training["precision"] == "fp32"
+    assert card.training["device"] == "cpu"
