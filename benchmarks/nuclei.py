@@ -99,8 +99,8 @@ def main() -> None:
     show("Otsu + distance transform + watershed", classical, time.perf_counter() - middle)
     gain, interval = mean_ap_difference(ours, classical, np.random.default_rng(0))
     print(
-        f"\nmean AP .5-.9, ours minus classical: {gain:.3f} ({interval.low:.3f} to "
-        f"{interval.high:.3f}, paired bootstrap over images)"
+        f"\nmean AP .5-.9, ours minus classical: {gain:.3f} ({interval[0]:.3f} to "
+        f"{interval[1]:.3f}, paired bootstrap over images)"
     )
     if arguments.json:
         both = {"domainseg": ours.to_json(), "classical": classical.to_json()}

@@ -55,7 +55,7 @@ def test_image_and_targets_move_alike(channels: int) -> None:
         assert found.shape == (channels, 24, 24)
         assert moved.shape == (4, 24, 24)
         assert set(np.unique(moved)) <= {0.0, 1.0}
-        assert ((found[0] > 0.5) != (moved[0] > 0.5)).mean() < 0.03
+        assert ((found[0] > 0.5) != (moved[0] > 0.5)).mean() < 0.05
         assert moved.any()
 
 

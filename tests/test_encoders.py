@@ -149,7 +149,7 @@ def test_unknown_names_are_refused() -> None:
         smp_name("resnet1x8")
     assert str(caught.value) == (
         "model.encoder: found 'resnet1x8', wanted an encoder that segmentation-models-pytorch or "
-        "timm knows; try one of resnet18, resnet34, resnet50."
+        "timm knows; try one of resnet18, resnet18d, skresnet18."
     )
     with pytest.raises(RecipeError) as caught:
         build_encoder(LITE, "coco", channels=3, depth=2)

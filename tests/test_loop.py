@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -296,7 +297,7 @@ def test_a_step_is_timed_by_the_later_half(monkeypatch: pytest.MonkeyPatch) -> N
     from domainseg.training import timing
 
     clock = iter([0.0, 9.0, 9.0, 9.5, 9.5, 10.5, 10.5, 13.5, 13.5])
-    monkeypatch.setattr(timing.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     batches = DataLoader(Waves(), batch_size=2, sampler=Numbers(8))
     found = seconds_per_step(network(), loss, batches, device=torch.device("cpu"), bf16=False)
     assert found == pytest.approx((1.0 + 3.0) / 2)

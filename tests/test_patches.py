@@ -164,7 +164,7 @@ def test_a_rare_class_is_seen_more_often_than_its_share(tmp_path: Path) -> None:
         bool((patches([image], share=1.0)[number][1] == 1).any()) for number in range(300)
     )
     # One of 64 objects: alike for all, about 5 % of patches would show it.
-    assert seen[True] > 30
+    assert seen[True] > 25
 
 
 def test_patch_number_n_is_the_same_in_every_order_and_process(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_results_come_in_the_pixels_of_the_input(bright_model: Write, discs: Dra
         assert made.labels.shape == (1, 60, 60)
         assert made.labels.max() == 2
         wrong = (made.labels[0] != labels).mean()
-        assert wrong < 0.02, spacing
+        assert wrong < 0.04, spacing
 
 
 def test_an_object_that_vanishes_between_pixels_shifts_no_other(

@@ -145,7 +145,7 @@ class TestTruth:
         labels, classes = truth_labels(sample_of(kept))
         np.testing.assert_array_equal(labels, [[0, 0, 0, 1], [0, 0, 0, 1], [0, 2, 2, 0]])
         np.testing.assert_array_equal(classes, [0, 0, 1])
-        assert (labels.dtype, classes.dtype) == (np.int32, np.int16)
+        assert (labels.dtype.name, classes.dtype.name) == ("int32", "int16")
 
     def test_a_sample_nobody_annotated_is_refused(self) -> None:
         with pytest.raises(InputError) as caught:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from numpy.typing import NDArray
 
 from domainseg.errors import InputError, OutputError, RecipeError
 from domainseg.recipe import load_recipe
@@ -26,14 +27,12 @@ train: {{max_steps: 1}}
 """
 
 
-def disc(side: int, radius: float) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def disc(side: int, radius: float) -> NDArray[np.uint8]:
     y, x = np.mgrid[:side, :side] - side // 2
-    return (y**2 + x**2 <= radius**2).astype(np.uint8)
+    return np.asarray(y**2 + x**2 <= radius**2, np.uint8)
 
 
-def write(
-    root: Path, labels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], *, count: int = 1
-) -> tuple[Path, Path]:
+def write(root: Path, labels: NDArray[np.uint8], *, count: int = 1) -> tuple[Path, Path]:
     """Write ``count`` images of these labels; return their folder and that of the labels."""
     folders = (root / "images", root / "labels")
     for folder in folders:
@@ -51,7 +50,7 @@ def recipe(root: Path, loader: str = "mask_folder") -> Path:
     return path
 
 
-def kaggle(root: Path, masks: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> None:
+def kaggle(root: Path, masks: list[NDArray[np.uint8]]) -> None:
     for folder in ("images", "masks"):
         (root / "a" / folder).mkdir(parents=True)
     tifffile.imwrite(root / "a/images/a.tif", np.arange(64, dtype=np.uint8).reshape(8, 8))

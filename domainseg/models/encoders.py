@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -49,7 +50,8 @@ def smp_name(encoder: str) -> str:
         return encoder
     if bare in timm.list_models():
         return f"tu-{bare}"
-    near = timm.list_models(f"*{bare.split('_')[0]}*")[:3] or ["resnet18"]
+    names = sorted({*get_encoder_names(), *timm.list_models()})
+    near = get_close_matches(bare, names) or ["resnet18"]
     raise RecipeError(
         sentence(
             "model.encoder",
@@ -206,7 +208,11 @@ def _unfit(where: str, found: str, wanted: str) -> MissingInputError:
 
 def _is_stem(mine: Tensor, theirs: Tensor) -> bool:
     """Tell whether the tensors differ only in input channels of a first convolution."""
-    return mine.ndim == 4 and theirs.shape[1] == 3 and mine.shape[::2] == theirs.shape[::2]
+    return (
+        mine.ndim == theirs.ndim == 4
+        and theirs.shape[1] == 3
+        and mine.shape[::2] == theirs.shape[::2]
+    )
 
 
 def _fit_stem(theirs: Tensor, mine: Tensor) -> Tensor:

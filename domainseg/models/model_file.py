@@ -65,7 +65,8 @@ def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> No
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     text = json.dumps({"schema": SCHEMA, **asdict(card)}, sort_keys=True)
     # The library's own writing of files hides what the system said was wrong.
-    content = save(tensors, metadata={_KEY: text, "format": "pt"})
+    # One key only: the library writes several in an order that changes from run to run.
+    content = save(tensors, metadata={_KEY: text})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 

@@ -177,6 +177,8 @@ class _Journal(Callback):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rows: list[dict[str, Any]] = []
+        self._losses: list[Tensor] = []
+        self._score = ""
         self._begun = 0.0
 
     def on_train_start(self, trainer: Any, _module: Any) -> None:
@@ -187,14 +189,24 @@ class _Journal(Callback):
         before = float(self._rows[-1]["minutes"]) if self._rows else 0.0
         self._begun = time.monotonic() - before * 60
 
+    def on_train_batch_end(
+        self, _trainer: Any, _module: Any, outputs: Any, _batch: Any, _index: int
+    ) -> None:
+        # Not from the trainer's own metrics: it has none in the first epoch of a resumed run.
+        self._losses.append(outputs["loss"].detach())
+
+    def on_validation_epoch_end(self, trainer: Any, _module: Any) -> None:
+        self._score = f"{float(trainer.callback_metrics['score']):.6g}"
+
     def on_train_epoch_end(self, trainer: Any, _module: Any) -> None:
-        metrics = trainer.callback_metrics
         minutes = (time.monotonic() - self._begun) / 60
+        loss = float(torch.stack(self._losses).mean())
+        self._losses.clear()
         values = (
             trainer.current_epoch + 1,
             trainer.global_step,
-            f"{float(metrics['loss']):.6g}",
-            f"{float(metrics['score']):.6g}" if "score" in metrics else "",
+            f"{loss:.6g}",
+            self._score,
             f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}",
             f"{minutes:.3f}",
         )
