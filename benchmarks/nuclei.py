@@ -3,9 +3,8 @@
     python benchmarks/nuclei.py MODEL DATA [--json FILE]
 
 Prints one table per method by kind of image, and the paired bootstrap interval of the
-difference in mean AP. The classical method sees the test images only: its constants are
-those of scikit-image's watershed example (min_distance) with the median object diameter
-of the training labels as the scale.
+difference in mean AP. MIN_DISTANCE_PX of the classical method was chosen among 5, 7, 9
+and 12 by the mean AP of all validation images.
 """
 
 from __future__ import annotations
@@ -52,14 +51,18 @@ def otsu_watershed(image: Array) -> NDArray[np.int32]:
     smooth = gaussian_filter(grey, 1)
     if smooth.min() == smooth.max():
         return np.zeros(grey.shape, np.int32)
-    bright = smooth > threshold_otsu(smooth)
+    bright = smooth > threshold_otsu(smooth)  # type: ignore[no-untyped-call]
     foreground = bright if bright.mean() <= 0.5 else ~bright
     foreground = remove_small_objects(foreground, max_size=SMALLEST_PX)
     distance = gaussian_filter(distance_transform_edt(foreground), 1)
-    peaks = peak_local_max(distance, min_distance=MIN_DISTANCE_PX, labels=label(foreground))
+    groups = label(foreground)  # type: ignore[no-untyped-call]
+    peaks = peak_local_max(  # type: ignore[no-untyped-call]
+        distance, min_distance=MIN_DISTANCE_PX, labels=groups
+    )
     markers = np.zeros(grey.shape, np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return np.asarray(watershed(-distance, markers, mask=foreground), np.int32)
+    flooded = watershed(-distance, markers, mask=foreground)  # type: ignore[no-untyped-call]
+    return np.asarray(flooded, np.int32)
 
 
 def evaluate_classical(model: Path, data: Path) -> Evaluation:

@@ -74,7 +74,7 @@ class _Found:
     scores: Scores | None
 
 
-def inspect(runs: Sequence[Path], *, out: Path, title: str | None = None) -> Path:
+def inspect(runs: Sequence[Path | str], *, out: Path | str, title: str | None = None) -> Path:
     """Write ``report.html`` and ``report.json`` of one or more runs into ``out``.
 
     A run is the folder of one image, or one with several of those in it. ``out``
@@ -89,8 +89,9 @@ def inspect(runs: Sequence[Path], *, out: Path, title: str | None = None) -> Pat
         InputError: when a run is missing, unfinished, damaged or of another schema.
         OutputError: when the files cannot be written.
     """
-    evidence = gather(runs)
-    document = compose(evidence, title=title or _title(runs))
+    folders, out = [Path(run) for run in runs], Path(out)
+    evidence = gather(folders)
+    document = compose(evidence, title=title or _title(folders))
     page, numbers = html.render(document), json.render(document)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -291,18 +291,20 @@ def group_range(data: Data, load: Callable[[int], Sample], count: int) -> Range:
         sample = loaded(number)
         return as_channels(sample.image, sample.channels, wanted=data.channels, where=sample.id)
 
+    def mask_of(number: int) -> NDArray[np.bool_] | None:
+        return loaded(number).ignore
+
     planes: list[Plane] = []
-    ignores: list[NDArray[np.bool_] | None] = []
+    masks: list[NDArray[np.bool_] | None] = []
     for number in range(count):
-        plane, sample = plane_of(number), loaded(number)
-        planes.append(_Lent(lambda n=number: plane_of(n), plane.shape, plane.dtype, sample.id))
-        mask = sample.ignore
+        plane, mask, name = plane_of(number), mask_of(number), loaded(number).id
+        planes.append(_Lent(partial(plane_of, number), plane.shape, plane.dtype, name))
         if mask is not None:
-            lent = _Lent(lambda n=number: loaded(n).ignore, mask.shape, mask.dtype, sample.id)
             # Read like an array, by rows; a group's masks need not fit in memory either.
+            lent = _Lent(partial(mask_of, number), mask.shape, mask.dtype, name)
             mask = cast("NDArray[np.bool_]", lent)
-        ignores.append(mask)
-    return measure_group_range(planes, data.normalise, ignores=ignores)
+        masks.append(mask)
+    return measure_group_range(planes, data.normalise, ignores=masks)
 
 
 def group_ranges(recipe: Recipe, source: Source, entries: Sequence[Entry]) -> dict[str, Range]:
@@ -313,12 +315,14 @@ def group_ranges(recipe: Recipe, source: Source, entries: Sequence[Entry]) -> di
     """
     if recipe.data.normalise.scope != "group":
         return {}
+
+    def load(members: Sequence[Entry], number: int) -> Sample:
+        return source.load(members[number])
+
     ranges = {}
     for group in sorted({entry.group for entry in entries}):
         members = [entry for entry in source.dataset.entries() if entry.group == group]
-        ranges[group] = group_range(
-            recipe.data, lambda number, of=members: source.load(of[number]), len(members)
-        )
+        ranges[group] = group_range(recipe.data, partial(load, members), len(members))
     return ranges
 
 

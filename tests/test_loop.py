@@ -90,10 +90,15 @@ def run(
     validation: int = 2,
     resume: bool = False,
     tell: Callable[[Progress], None] = lambda _: None,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Return the checkpoint that `fit` returns."""
     patches: DataLoader[Any] = DataLoader(
-        Waves(), batch_size=2, sampler=Numbers(2 * options.steps_per_epoch)
+        Waves(),
+        batch_size=2,
+        sampler=Numbers(2 * options.steps_per_epoch),
+        num_workers=workers,
+        persistent_workers=workers > 0,
     )
     fitting = Fitting(network(), loss, score, options)
     path = fit(
@@ -142,6 +147,29 @@ def test_a_resumed_run_ends_bit_equal(
     last = [load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "cut")]
     assert_same_weights(*last)
     assert last[0]["global_step"] == 8
+
+
+@pytest.mark.parametrize("cuts", [(5, 6), (5, 9, 10, 13), (2, 3)])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_is_cut_again_and_again_ends_bit_equal(
+    tmp_path: Path, cuts: tuple[int, ...], workers: int
+) -> None:
+    options = replace(OPTIONS, steps=14, patience=9)
+    whole = run(tmp_path / "whole", options)
+    for number, at in enumerate(cuts):
+        with pytest.raises(KilledError):
+            run(tmp_path / "cut", options, resume=number > 0, tell=stopping(at), workers=workers)
+    assert_same_weights(run(tmp_path / "cut", options, resume=True, workers=workers), whole)
+    assert [row["step"] for row in rows(tmp_path / "cut")] == ["4", "8", "12", "14"]
+    assert [row["epoch"] for row in rows(tmp_path / "cut")] == ["1", "2", "3", "4"]
+
+
+def test_patience_counts_on_in_a_resumed_run(tmp_path: Path) -> None:
+    options = replace(OPTIONS, steps=40, patience=2)
+    with pytest.raises(KilledError):
+        run(tmp_path, options, score=falling, tell=stopping(10))
+    run(tmp_path, options, score=falling, resume=True)
+    assert [row["step"] for row in rows(tmp_path)] == ["4", "8", "12"]
 
 
 def test_a_resumed_run_begins_behind_its_last_whole_epoch(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def prepared(
     """Return an image whose one channel is label / 100 and whose target is the label."""
     plane = labels[None].astype(np.float32)
     whole = np.ones(labels.shape, bool) if weight is None else weight
-    sha256 = save_planes(path, plane / 100, plane, whole)
+    sha256 = save_planes(path, plane / np.float32(100), plane, whole)
     places = find_places(labels)
     return Prepared(
         path=path,
@@ -195,7 +195,7 @@ def test_patch_number_n_is_the_same_in_every_order_and_process(tmp_path: Path) -
 def test_numbers_go_on_from_epoch_to_epoch() -> None:
     numbers = Numbers(3)
     assert list(numbers) == [0, 1, 2]
-    numbers.set_epoch(4)
+    numbers.begin_at(12)
     assert list(numbers) == [12, 13, 14]
     assert len(numbers) == 3
 

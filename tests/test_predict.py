@@ -70,7 +70,7 @@ def test_a_run_folder_holds_every_form_of_the_result(
 
 def gradient(shape: tuple[int, int]) -> NDArray[np.float64]:
     y, x = np.mgrid[: shape[0], : shape[1]]
-    return (y + 2 * x) / max(1, shape[0] + 2 * shape[1] - 3)
+    return np.asarray((y + 2 * x) / max(1, shape[0] + 2 * shape[1] - 3))
 
 
 INPUTS: dict[str, NDArray[Any]] = {

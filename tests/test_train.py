@@ -316,16 +316,19 @@ def test_minutes_of_interrupted_runs_are_remembered(tmp_path: Path) -> None:
     assert minutes_before(tmp_path) == 4
 
 
-def test_validation_of_several_layers_scores_objects(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Told apart from test_every_head_and_architecture_trains: both layers must count.
+def test_validation_of_several_layers_scores_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     room = import_module("domainseg.train")
     seen: list[str] = []
-    monkeypatch.setattr(
-        room, "overlap_instances", lambda *_, **__: seen.append("objects") or _Empty()
-    )
-    monkeypatch.setattr(room, "overlap_maps", lambda *_, **__: seen.append("maps") or _Empty())
+
+    def comparing(kind: str) -> Callable[..., _Empty]:
+        def compare(*_: object, **__: object) -> _Empty:
+            seen.append(kind)
+            return _Empty()
+
+        return compare
+
+    monkeypatch.setattr(room, "overlap_instances", comparing("objects"))
+    monkeypatch.setattr(room, "overlap_maps", comparing("maps"))
     monkeypatch.setattr(room, "tally", lambda overlaps: overlaps)
     monkeypatch.setattr(room, "truth_labels", lambda _sample: (np.zeros((2, 2), np.int32), None))
     monkeypatch.setattr(room, "object_diameter", lambda _sample: None)

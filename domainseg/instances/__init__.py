@@ -1,1 +1,1 @@
-""""""
+"""Objects: decoded from maps, measured, matched, outlined, encoded; no torch."""

@@ -109,7 +109,7 @@ def build_encoder(name: str, weights: str | None, *, channels: int, depth: int) 
         return encoder
     try:
         with _quiet_hub():
-            encoder = get_encoder(known, in_channels=channels, depth=depth, weights=fetched)
+            made = get_encoder(known, in_channels=channels, depth=depth, weights=fetched)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         # Where it cannot be built without weights either, the download is not to blame.
         _random_encoder(name, known, channels=channels, depth=depth)
@@ -121,12 +121,26 @@ def build_encoder(name: str, weights: str | None, *, channels: int, depth: int) 
                 fix=f"connect once, or use model.encoder={PACKAGED}, or set model.weights=null",
             )
         ) from error
+    return _without_unused_blocks(made)
+
+
+def _without_unused_blocks(encoder: nn.Module) -> nn.Module:
+    """Return the encoder without stages beyond its deepest feature map, in place.
+
+    Some of timm's families build every stage, and run it, whatever the depth asked for.
+    """
+    model = getattr(encoder, "model", None)
+    info, blocks = getattr(model, "feature_info", None), getattr(model, "blocks", None)
+    if info is not None and isinstance(blocks, nn.Sequential):
+        family, _, last = str(info.module_name()[-1]).partition(".")
+        if family == "blocks" and last.isdigit():
+            cast("nn.Module", model).blocks = blocks[: int(last) + 1]
     return encoder
 
 
 def _random_encoder(name: str, known: str, *, channels: int, depth: int) -> nn.Module:
     try:
-        return cast("nn.Module", get_encoder(known, in_channels=channels, depth=depth))
+        return _without_unused_blocks(get_encoder(known, in_channels=channels, depth=depth))
     except (RuntimeError, ValueError, KeyError, IndexError, AssertionError) as error:
         raise RecipeError(
             sentence(

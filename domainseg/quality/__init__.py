@@ -1,1 +1,1 @@
-""""""
+"""The arithmetic of a verdict: intervals, quartiles, dispersion, bootstrap."""

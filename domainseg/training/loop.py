@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from domainseg.atomic import atomic_text
+from domainseg.training.patches import Numbers
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -155,11 +156,50 @@ class _Averaging(WeightAveraging):
         super().__init__(use_buffers=True, multi_avg_fn=average)
 
 
+# Lightning ends the epoch that a checkpoint was saved in once more when it resumes, without
+# a batch and without metrics: whatever acts at the end of an epoch must let that one pass.
 class _Patience(EarlyStopping):
     """Early stopping that a resumed run remembers, where it had stopped already."""
 
     def on_train_start(self, trainer: Any, _module: Any) -> None:
+        self._begun = trainer.global_step
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        if trainer.global_step > self._begun:
+            super().on_train_epoch_end(trainer, module)
+
+
+class _Checkpoint(ModelCheckpoint):
+    """One checkpoint ``name``.ckpt: of the best score, or without ``monitor`` of the last epoch."""
+
+    def __init__(self, folder: Path, name: str, *, monitor: str | None) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename=name,
+            monitor=monitor,
+            mode="max",
+            enable_version_counter=False,
+        )
+        self._begun = 0
+
+    def on_train_start(self, trainer: Any, _module: Any) -> None:
+        self._begun = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        if trainer.global_step > self._begun:
+            super().on_train_epoch_end(trainer, module)
+
+
+class _Numbering(Callback):
+    """Numbers the patches of an epoch by the steps done; epochs are miscounted on resuming."""
+
+    def __init__(self, numbers: Numbers, per_step: int) -> None:
+        self._numbers = numbers
+        self._per_step = per_step
+
+    def on_train_epoch_start(self, trainer: Any, _module: Any) -> None:
+        self._numbers.begin_at(trainer.global_step * self._per_step)
 
 
 class _Ending(Callback):
@@ -192,13 +232,14 @@ class _Journal(Callback):
     def on_train_batch_end(
         self, _trainer: Any, _module: Any, outputs: Any, _batch: Any, _index: int
     ) -> None:
-        # Not from the trainer's own metrics: it has none in the first epoch of a resumed run.
         self._losses.append(outputs["loss"].detach())
 
     def on_validation_epoch_end(self, trainer: Any, _module: Any) -> None:
         self._score = f"{float(trainer.callback_metrics['score']):.6g}"
 
     def on_train_epoch_end(self, trainer: Any, _module: Any) -> None:
+        if not self._losses:
+            return
         minutes = (time.monotonic() - self._begun) / 60
         loss = float(torch.stack(self._losses).mean())
         self._losses.clear()
@@ -258,7 +299,7 @@ def fit(
 
     Args:
         fitting: the network with its loss and score.
-        patches: batches, ``options.steps_per_epoch`` of them per epoch.
+        patches: batches, ``options.steps_per_epoch`` of them per epoch, sampled by `Numbers`.
         validation: number of validation images; 0 keeps the last weights.
         options: of the loop.
         out: folder for ``checkpoints/``, ``metrics.csv`` (COLUMNS) and ``tensorboard/``.
@@ -270,8 +311,11 @@ def fit(
     """
     folder = out / "checkpoints"
     last = folder / f"{LAST}.ckpt"
-    kept = _checkpoints(folder, BEST, monitor="score") if validation else None
+    kept = _Checkpoint(folder, BEST, monitor="score") if validation else None
+    assert isinstance(patches.sampler, Numbers)
+    assert patches.batch_size is not None
     callbacks: list[Callback] = [
+        _Numbering(patches.sampler, patches.batch_size),
         _Averaging(options.ema_decay),
         _Ending(),
         _Telling(tell, options.steps, kept),
@@ -281,7 +325,7 @@ def fit(
         callbacks.append(_Patience("score", mode="max", patience=options.patience))
     callbacks += [kept] if kept else []
     # Behind the others, so that it holds what they know at the end of the epoch.
-    callbacks.append(_checkpoints(folder, LAST, monitor=None))
+    callbacks.append(_Checkpoint(folder, LAST, monitor=None))
     with quiet_lightning(), interrupts_get_through():
         trainer = L.Trainer(
             accelerator={"cuda": "gpu"}.get(options.device, options.device),
@@ -306,13 +350,6 @@ def fit(
             weights_only=False,
         )
     return folder / f"{BEST}.ckpt" if validation else last
-
-
-def _checkpoints(folder: Path, name: str, *, monitor: str | None) -> ModelCheckpoint:
-    """Return what keeps one checkpoint, ``name``.ckpt: of the best score, or of the last epoch."""
-    return ModelCheckpoint(
-        dirpath=folder, filename=name, monitor=monitor, mode="max", enable_version_counter=False
-    )
 
 
 @contextmanager

@@ -128,18 +128,17 @@ class Numbers(Sampler[int]):
 
     def __init__(self, per_epoch: int) -> None:
         self.per_epoch = per_epoch
-        self.epoch = 0
+        self.first = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose numbers come next; the training loop calls this."""
-        self.epoch = epoch
+    def begin_at(self, first: int) -> None:
+        """Choose the number that the next epoch begins with."""
+        self.first = first
 
     def __len__(self) -> int:
         return self.per_epoch
 
     def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.per_epoch
-        return iter(range(start, start + self.per_epoch))
+        return iter(range(self.first, self.first + self.per_epoch))
 
 
 def _draw(cumulative: NDArray[np.float64], rng: np.random.Generator) -> int:
