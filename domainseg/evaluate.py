@@ -167,7 +167,7 @@ class _Scoring:
             sample,
             where=sample.image.path if isinstance(sample.image, Image) else entry.id,
             sha256=sample_sha256(sample),
-            select=self.model.segmenter.recipe.data.select,
+            select=self.model.segmenter.recipe.image.select,
             diameter_px=diameter,
             group=group,
         )

@@ -55,7 +55,7 @@ def predict(
     options = options or RunOptions()
     opened = open_model(Path(model), options)
     named = name_images([Path(p) for p in images], keep_folders=options.keep_folders, out=Path(out))
-    select = opened.segmenter.recipe.data.select if options.select is None else options.select
+    select = opened.segmenter.recipe.image.select if options.select is None else options.select
     group = _range_of_all(opened, [path for _, path in named], select)
     call = _Call(opened, options, select, group)
     runs = []

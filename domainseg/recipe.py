@@ -58,6 +58,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class ImageRules(Section):
+    """How image files are read.
+
+    Attributes:
+        select: what is taken of a stack, by name or index, as in ``{z: max, t: 0}``.
+    """
+
+    select: dict[str, Any] = Field(default_factory=dict)
+
+
 class Data(Section):
     """Where images come from and what the network sees of them.
 
@@ -66,7 +76,6 @@ class Data(Section):
         root: folder of the data, relative to where the command runs; null for made-up data.
         channels: ``rgb`` (grey is repeated, alpha dropped), ``grey`` (colour becomes
             luminance), or the names of the channels in their order.
-        select: how a stack is read, as in ``{z: max, t: 0}``.
         spacing_um: pixel size of the model grid, null = the images' own pixels.
         diameter_px: median object diameter on the model grid, instead of ``spacing_um``.
         classes: source class to the name it is trained as; null drops a class.
@@ -77,7 +86,6 @@ class Data(Section):
     loader: Loader
     root: str | None = None
     channels: Literal["rgb", "grey"] | tuple[str, ...] = "rgb"
-    select: dict[str, Any] = Field(default_factory=dict)
     spacing_um: PositiveFloat | None = None
     diameter_px: PositiveFloat | None = None
     classes: dict[str, str | None] | None = None
@@ -222,6 +230,7 @@ class Report(Section):
 class Recipe(Section):
     """A whole recipe."""
 
+    image: ImageRules = Field(default_factory=ImageRules)
     data: Data
     augment: tuple[dict[str, dict[str, Any]], ...] = ()
     model: Model

@@ -105,7 +105,7 @@ class RunOptions:
 
     Attributes:
         overrides: ``key=value`` changes of the model's recipe.
-        select: how stacks are read, instead of the recipe's ``data.select``.
+        select: how stacks are read, instead of the recipe's ``image.select``.
         spacing_um: pixel size of every image, instead of what the files say.
         diameter_px: median object diameter in the images, for models that work at one.
         keep_folders: name results by the path below the folder given, not by stem alone.

@@ -63,7 +63,7 @@ def open_source(recipe: Recipe) -> Source:
     """
     data = recipe.data
     root = Path(data.root or ".")
-    dataset = data.loader.open(root, select=data.select or None)
+    dataset = data.loader.open(root, select=recipe.image.select or None)
     class_map = map_classes(dataset.classes, data.classes)
     if len(class_map.names) > MAX_CLASSES:
         raise RecipeError(

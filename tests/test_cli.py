@@ -398,3 +398,21 @@ class TestScoring:
         said = capsys.readouterr()
         assert said.out == ""
         assert said.err.startswith(f"error: {tmp_path / 'none'}: found ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["m.safetensors", "--kinds", "k.csv"], "found --kinds with a model"),
+        (["--labels", "a", "b", "-o", "c"], "found -o with --labels"),
+        (["--labels", "a", "b", "--split", "val"], "found --split with --labels"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", *arguments]) == 2
+    name = text.split()[1]
+    assert f"evaluate: {text}, wanted options that take effect; drop {name}." in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -218,6 +218,17 @@ def test_the_smallest_halo_within_both_tolerances_is_chosen() -> None:
     assert smallest_halo(readings[:2]).halo_px == 32
 
 
+def test_a_halo_that_only_happens_to_agree_is_not_chosen() -> None:
+    readings = (
+        HaloReading(0, 0.5, 0.0),
+        HaloReading(32, 0.01, 0.0),
+        HaloReading(64, 0.05, 0.0),
+        HaloReading(96, 0.01, 0.0),
+        HaloReading(128, 0.0, 0.0),
+    )
+    assert smallest_halo(readings).halo_px == 96
+
+
 def test_the_halo_is_measured_on_a_plane_smaller_than_the_core() -> None:
     image = np.random.default_rng(3).random((3, 9, 5), np.float32)
     (reading,) = measure_halos(maker(nn.Identity()), image, core_px=32, halos=(0,), reference_px=16)

@@ -195,6 +195,7 @@ def evaluate(
     kinds: Annotated[
         Path | None, typer.Option(help="CSV with columns image and kind, for --labels.")
     ] = None,
+    restart: Annotated[bool, typer.Option(help="Replace results of other settings.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write every figure here.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -212,11 +213,23 @@ def evaluate(
                 fix="give MODEL DATA, or --labels PRED TRUTH",
             )
         )
+    idle = {"--kinds": kinds} if labels is None else {"-o": out, "--set": change, "--split": split}
+    if asked := [name for name, value in idle.items() if value is not None]:
+        raise UsageError(
+            sentence(
+                "evaluate",
+                found=f"{asked[0]} {'with a model' if labels is None else 'with --labels'}",
+                wanted="options that take effect",
+                fix=f"drop {asked[0]}",
+            )
+        )
     if labels is not None:
         found = evaluate_labels(*labels, kinds=kinds)
     else:
         assert model is not None
-        options = RunOptions(overrides=tuple(change or ()), device=device, precision=precision)
+        options = RunOptions(
+            overrides=tuple(change or ()), restart=restart, device=device, precision=precision
+        )
         with Meter("image") as meter:
             found = evaluate_model(
                 model, data_root, out=out, part=split, options=options, tell=meter.step

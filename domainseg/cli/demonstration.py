@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from domainseg.cli.screen import Meter, say, show_table
@@ -22,6 +23,10 @@ def demonstrate(out: Path, *, minutes: float) -> None:
             else:
                 meter.step(progress.step, progress.steps, f"loss {progress.loss:.3f}")
 
+        if out.exists():
+            # A second demonstration begins anew; only folders it made itself are removed.
+            for part in ("model", "scenes"):
+                shutil.rmtree(out / part, ignore_errors=True)
         overrides = (f"train.max_minutes={minutes}",)
         trained = train(Path("scenes-unet"), out / "model", overrides=overrides, tell=tell)
     with Meter("image") as meter:

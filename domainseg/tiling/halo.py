@@ -57,8 +57,16 @@ def measure_halos(
 
 
 def smallest_halo(readings: Sequence[HaloReading]) -> HaloReading:
-    """Return the reading of the smallest halo within tolerance, the last when none is."""
-    return next((r for r in readings if r.within), readings[-1])
+    """Return the first reading from which on all are within tolerance, the last when none is.
+
+    Readings do not fall steadily: one halo may happen to agree where wider ones do not.
+    """
+    chosen = readings[-1]
+    for reading in reversed(readings):
+        if not reading.within:
+            break
+        chosen = reading
+    return chosen
 
 
 def _core_probability(
