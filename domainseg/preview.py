@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from domainseg.atomic import atomic_path
+from domainseg.atomic import atomic_path, make_folder
 from domainseg.instances.overlay import overlay
 from domainseg.loaders.splits import PARTS
 from domainseg.recipe import load_recipe
@@ -25,7 +25,7 @@ def write_previews(
     """
     source = open_source(load_recipe(Path(recipe), overrides))
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for part in PARTS:
         for entry in getattr(source.splits, part)[:count]:

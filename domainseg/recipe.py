@@ -133,7 +133,7 @@ class Train(Section):
         workers: loader processes; the result does not depend on them.
     """
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     patch_px: PositiveInt = 256
     margin: Annotated[float, Field(ge=1, le=3)] = 1.4
     batch: PositiveInt = 8

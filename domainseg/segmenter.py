@@ -36,7 +36,7 @@ class Segmenter:
         classes: class names.
         make_maps: network and head on a device.
         lattice: how images are cut.
-        diameter_px: median object diameter in training, px of the model grid.
+        diameter_px: median object diameter in training, px of the images.
         whole_window_layers: layers of the network that make its maps depend on the tiling.
     """
 
@@ -238,6 +238,18 @@ def object_diameter(sample: Sample) -> float | None:
     return float(np.sqrt(4 / np.pi * np.median(sample.truth.areas_px())))
 
 
+def median_diameter(source: Source, entries: Sequence[Entry]) -> float | None:
+    """Return the median diameter of all objects of these entries, px of the images, or None.
+
+    Every sample is read, one at a time; the diameter of an object is that of the circle of
+    its area.
+    """
+    truths = (source.load(entry).truth for entry in entries)
+    areas = [truth.areas_px() for truth in truths if truth is not None]
+    joined = np.concatenate([np.zeros(0), *areas])
+    return float(np.sqrt(4 / np.pi * np.median(joined))) if len(joined) else None
+
+
 def model_plane(
     recipe: Recipe, sample: Sample, *, diameter_px: float | None, intensity: Range | None = None
 ) -> ModelPlane:
@@ -347,8 +359,10 @@ def segment(
     recipe = segmenter.recipe
     warnings = []
     if recipe.data.diameter_px is not None and diameter_px is None:
-        diameter_px = recipe.data.diameter_px
-        warnings.append(f"object diameter not given: {diameter_px:g} px assumed, the model's own")
+        diameter_px = segmenter.diameter_px
+        warnings.append(
+            f"object diameter not given: {diameter_px:.3g} px assumed, that of the training images"
+        )
     plane = model_plane(recipe, sample, diameter_px=diameter_px, intensity=intensity)
     blind = segmenter.whole_window_layers
     if blind and len(tiles(plane.grid.model_shape, segmenter.lattice)) > 1:

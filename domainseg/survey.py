@@ -85,7 +85,9 @@ def survey_recipe(recipe: Path | str, *, overrides: Sequence[str] = ()) -> Surve
 def _checked(plan: Recipe, source: Source, entry: Entry) -> _Facts:
     """Return the facts of an image that fits the recipe, with objects that do not overlap."""
     sample = source.load(entry)
-    model_plane(plan, sample, diameter_px=object_diameter(sample))
+    # An image without objects is scaled by the others' in training; any scale serves here.
+    diameter = object_diameter(sample) or plan.data.diameter_px
+    model_plane(plan, sample, diameter_px=diameter)
     truth_labels(sample)
     return _Facts.of(sample)
 

@@ -37,6 +37,7 @@ from domainseg.segmenter import (
     decode_options,
     group_ranges,
     map_maker,
+    median_diameter,
     model_plane,
     object_diameter,
     segment,
@@ -97,7 +98,7 @@ class _Job:
         made = segment(
             self.segmenter(network),
             sample,
-            diameter_px=object_diameter(sample),
+            diameter_px=object_diameter(sample) or self.diameter_px,
             intensity=self.ranges.get(entry.group),
         )
         if len(made.labels) == 1:
@@ -111,7 +112,7 @@ class _Job:
         return model_plane(
             self.recipe,
             sample,
-            diameter_px=object_diameter(sample),
+            diameter_px=object_diameter(sample) or self.diameter_px,
             intensity=self.ranges.get(entry.group),
         )
 
@@ -191,44 +192,50 @@ def prepare(
 ) -> tuple[tuple[Prepared, ...], float]:
     """Return the training images on the model grid with their targets, and the median diameter.
 
-    The diameter is that of circles of the objects' areas, px of the model grid, over all
-    training objects. Files go to ``folder``. ``ranges`` holds the intensity range of each
-    group where images are normalised by group.
+    The diameter is that of circles of the objects' areas, px of the images, over all
+    training objects; where the recipe works at a diameter, an image without objects is
+    scaled as if it held such. Files go to ``folder``. ``ranges`` holds the intensity range
+    of each group where images are normalised by group.
 
     Raises:
         InputError: an image cannot be used, or no image has an object.
     """
-    make_folder(folder)
-    prepared = []
-    for number, entry in enumerate(source.splits.train):
-        path = folder / f"{number:06d}.npy"
-        prepared.append(_prepare_one(source, recipe, entry, path, ranges.get(entry.group)))
-    areas = np.concatenate([p.areas_px for p in prepared])
-    if not len(areas):
+    entries = source.splits.train
+    diameter = median_diameter(source, entries)
+    if diameter is None:
         raise InputError(
             sentence(
                 recipe.data.root or "data",
-                found=f"no object in {len(prepared)} training images",
+                found=f"no object in {len(entries)} training images",
                 wanted="objects to learn",
                 fix="check the labels and the split",
             )
         )
-    return tuple(prepared), float(np.sqrt(4 / np.pi * np.median(areas)))
+    make_folder(folder)
+    prepared = []
+    for number, entry in enumerate(entries):
+        sample = source.load(entry)
+        plane = model_plane(
+            recipe,
+            sample,
+            diameter_px=object_diameter(sample) or diameter,
+            intensity=ranges.get(entry.group),
+        )
+        path = folder / f"{number:06d}.npy"
+        prepared.append(_prepare_one(recipe, sample, plane, path, classes=len(source.classes)))
+    return tuple(prepared), diameter
 
 
 def _prepare_one(
-    source: Source, recipe: Recipe, entry: Entry, path: Path, intensity: Range | None
+    recipe: Recipe, sample: Sample, plane: ModelPlane, path: Path, *, classes: int
 ) -> Prepared:
-    sample = source.load(entry)
-    diameter = object_diameter(sample)
-    plane = model_plane(recipe, sample, diameter_px=diameter, intensity=intensity)
-    source_labels, classes = truth_labels(sample)
+    source_labels, class_of = truth_labels(sample)
     labels = resample_labels(source_labels, plane.grid)
     semantic = None if sample.semantic is None else resample_labels(sample.semantic, plane.grid)
     weight = np.ones(labels.shape, bool)
     if sample.ignore is not None:
         weight = resample_labels(sample.ignore.astype(np.uint8), plane.grid) == 0
-    targets = recipe.head.targets(Truth(labels, classes, semantic), classes=len(source.classes))
+    targets = recipe.head.targets(Truth(labels, class_of, semantic), classes=classes)
     image = plane[:, 0 : plane.shape[1], 0 : plane.shape[2]]
     sha256 = save_planes(path, image, targets, weight)
     places = find_places(labels)
@@ -237,7 +244,7 @@ def _prepare_one(
         channels=image.shape[0],
         shape=(labels.shape[0], labels.shape[1]),
         centres=places.centres,
-        classes=classes[places.labels],
+        classes=class_of[places.labels],
         areas_px=places.areas_px,
         kind=sample.kind,
         sha256=sha256,

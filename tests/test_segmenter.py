@@ -102,7 +102,8 @@ def test_a_model_at_a_diameter_scales_by_the_one_given(bright_model: Write, disc
     assert made.warnings == ()
     made = segment(segmenter, sample_of(labels))
     assert made.grid.scale_yx == (1.0, 1.0)
-    assert made.warnings == ("object diameter not given: 10 px assumed, the model's own",)
+    text = "object diameter not given: 10 px assumed, that of the training images"
+    assert made.warnings == (text,)
 
 
 def test_layers_may_overlap_and_are_numbered_through(bright_model: Write) -> None:

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from domainseg.errors import InputError, OutputError
 from domainseg.models.model_file import ModelCard, read_card, read_model
 from domainseg.predict import predict
-from domainseg.recipe import load_recipe
-from domainseg.train import Trained, train
+from domainseg.recipe import load_recipe, recipe_from_json
+from domainseg.sources import open_source
+from domainseg.train import Trained, prepare, train
 from domainseg.train_folder import keep_digest, minutes_before
 from domainseg.training.loop import Progress
 
@@ -340,7 +342,9 @@ def test_validation_of_several_layers_scores_objects(monkeypatch: pytest.MonkeyP
             splits=SimpleNamespace(val=[entry]),
             load=lambda _entry: SimpleNamespace(truth=0, ignore=None),
         )
-        job = SimpleNamespace(source=source, segmenter=lambda _network: None, ranges={})
+        job = SimpleNamespace(
+            source=source, segmenter=lambda _network: None, ranges={}, diameter_px=None
+        )
         assert room._Job.score(job, None, 0) == 0.25
         assert seen.pop() == kind
 
@@ -348,6 +352,35 @@ def test_validation_of_several_layers_scores_objects(monkeypatch: pytest.MonkeyP
 class _Empty:
     def metrics(self) -> SimpleNamespace:
         return SimpleNamespace(mean_ap=0.25)
+
+
+def test_an_image_without_objects_is_scaled_like_the_others(tmp_path: Path) -> None:
+    labels = np.zeros((40, 40), np.uint8)
+    labels[10:30, 10:30] = 1
+    for name, plane in (("full", labels), ("void", np.zeros_like(labels))):
+        for folder, pixels in (("images", plane * 200), ("labels", plane)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+    plan = recipe_from_json(
+        {
+            "data": {
+                "loader": {"name": "mask_folder"},
+                "root": str(tmp_path),
+                "channels": "grey",
+                "diameter_px": 10,
+                "split": {"by": "hash", "val": 0, "test": 0},
+            },
+            "model": {"name": "unet", "weights": None, "depth": 1, "decoder_channels": [8]},
+            "head": {"name": "height"},
+            "train": {"max_steps": 1, "patch_px": 16},
+        },
+        where="test",
+    )
+    full, void = (made := prepare(open_source(plan), plan, tmp_path / "made", ranges={}))[0]
+    # The square of 20 x 20 px has the area of a circle of 22.57 px across.
+    assert made[1] == pytest.approx(20 * (4 / np.pi) ** 0.5)
+    assert full.shape == void.shape == (18, 18)
+    assert len(void.areas_px) == 0
 
 
 def test_the_card_says_what_the_network_was_fed(recipe: Recipe, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class ModelCard:
         halo_px: context on each side of a core.
         halos: readings of the halo's measurement, ``halo_px, difference, flipped`` each.
         whole_window_layers: layers that see the whole window, whatever the halo.
-        diameter_px: median equivalent diameter of the training objects on the model grid.
+        diameter_px: median equivalent diameter of the training objects, px of the images.
         training: images, objects, steps, minutes, device, precision.
         data: facts of the training data (card, licence, citation) where known.
         scores: validation scores by name.
