@@ -21,6 +21,10 @@ _PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _PLACE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
 
+PARTIAL = ".partial-"
+"""How the name of a file begins that is not whole yet."""
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path in the folder of ``path`` that takes its name once the block is through.
@@ -34,7 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             is not permitted.
     """
     ending = "".join(path.suffixes[-2:])
-    partial = path.with_name(f".partial-{uuid.uuid4().hex}{ending}")
+    partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}{ending}")
     try:
         yield partial
         partial.replace(path)
@@ -57,6 +61,13 @@ def atomic_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+def sweep_partial(folder: Path) -> None:
+    """Delete the files that a writer which was killed left half written in a folder."""
+    for partial in folder.glob(f"{PARTIAL}*"):
+        with suppress(OSError):
+            partial.unlink()
+
+
 @contextmanager
 def writing_below(folder: Path) -> Iterator[None]:
     """Turn what the system says while a library writes below ``folder`` into our error.
@@ -67,7 +78,9 @@ def writing_below(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if (refusal := _refusal(error, folder, folder)) is None:
+        inner = Path(os.fspath(error.filename)) if error.filename else folder
+        below = inner == folder or folder in inner.parents
+        if not below or (refusal := _refusal(error, folder, inner)) is None:
             raise
         raise refusal from error
 

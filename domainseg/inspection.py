@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -78,8 +78,8 @@ def inspect(runs: Sequence[Path | str], *, out: Path | str, title: str | None = 
     """Write ``report.html`` and ``report.json`` of one or more runs into ``out``.
 
     A run is the folder of one image, or one with several of those in it. ``out``
-    is created where it is missing. ``title`` is the name of the run by default.
-    Equal runs give equal bytes.
+    is created where it is missing. ``title`` is by default the first run's
+    ``report.title``, without one the name of the run. Equal runs give equal bytes.
 
     Returns:
         the path of the page.
@@ -91,7 +91,7 @@ def inspect(runs: Sequence[Path | str], *, out: Path | str, title: str | None = 
     """
     folders, out = [Path(run) for run in runs], Path(out)
     evidence = gather(folders)
-    document = compose(evidence, title=title or _title(folders))
+    document = compose(evidence, title=title or _title(folders, evidence))
     page, numbers = html.render(document), json.render(document)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,12 @@ def _require_distinct(runs: Sequence[Path]) -> None:
             )
 
 
-def _title(runs: Sequence[Path]) -> str:
+def _title(runs: Sequence[Path], evidence: Evidence) -> str:
+    """Return the title that the first run's recipe sets, else the name or the number of runs."""
+    report = evidence.images[0].model.recipe.get("report")
+    title = report.get("title") if isinstance(report, Mapping) else None
+    if isinstance(title, str) and title:
+        return title
     return runs[0].resolve().name if len(runs) == 1 else counted(len(runs), "run")
 
 

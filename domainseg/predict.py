@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import polars as pl
+import torch
 
-from domainseg.errors import MissingInputError, UsageError, sentence
-from domainseg.images import FORMATS, image_sha256, open_image
+from domainseg.errors import InputError, MissingInputError, UsageError, sentence
+from domainseg.images import (
+    FORMATS,
+    Image,
+    find_damaged,
+    image_sha256,
+    is_ome_zarr,
+    open_image,
+)
+from domainseg.images.damage_log import PixelBox
+from domainseg.images.files import Location, location_of
 from domainseg.images.normalise import Range
+from domainseg.images.regions import Inspected, Regions, read_regions
+from domainseg.images.tissue import find_tissue
 from domainseg.instances.export import write_objects
 from domainseg.records import Sample
 from domainseg.runs import (
-    LABELS,
+    PROGRESS,
+    RECORD,
     Model,
     Run,
     RunOptions,
+    Task,
     describe,
     finished,
     open_model,
-    run_sample,
+    run_task,
 )
-from domainseg.segmenter import group_range, segment
+from domainseg.runs import Tell as TellStage
+from domainseg.segmenter import group_range, levels_read
 
 Tell = Callable[[int, int, str], None]
 """Called with images done, images in all, and the name of the next."""
+
+
+class PartlyFailedError(InputError):
+    """Some images of a call could not be run; the others were.
+
+    Attributes:
+        failures: name and error of each.
+    """
+
+    def __init__(self, message: str, failures: tuple[tuple[str, InputError], ...]) -> None:
+        super().__init__(message)
+        self.failures = failures
 
 
 def predict(
@@ -37,34 +65,57 @@ def predict(
     *,
     options: RunOptions | None = None,
     tell: Tell = lambda _done, _total, _name: None,
+    tell_stage: TellStage = lambda _stage, _done, _total: None,
 ) -> tuple[Run, ...]:
-    """Segment images and return one run per image, written to ``out/<stem>/``.
+    """Segment images of any size and return one run per image, written to ``out/<stem>/``.
 
-    ``images`` are files, or folders whose image files are taken. Each run folder holds
-    ``labels.tif``, ``labels.ome.zarr``, ``objects.parquet``, ``objects.csv``,
-    ``objects.geojson``, ``objects.coco.json``, ``overlay.png``, ``run.json`` and
-    ``timings.json``; several images add ``out/objects.parquet`` and ``out/objects.csv``.
-    An image whose run is complete and of the same model and settings is not run again.
+    ``images`` are files, URLs of OME-Zarr, or folders whose image files are taken. Each run
+    folder holds ``labels.ome.zarr``, ``labels.tif`` (images up to 64 Mpx),
+    ``objects.parquet``, ``objects.csv``, ``objects.geojson``, ``objects.coco.json``,
+    ``overlay.png``, ``maps.zarr``, ``run.json`` and ``timings.json``; several images add
+    ``out/objects.parquet`` and ``out/objects.csv``. An image whose run is complete and of the
+    same model and settings is not run again, one that was interrupted goes on.
     For a model that normalises by group, the images of one call are one group.
 
     Raises:
-        InputError: an image cannot be read or does not fit the model.
+        InputError: the one image cannot be read or does not fit the model.
+        PartlyFailedError: some of several cannot; the others were run.
         UsageError: two images of one stem without ``keep_folders``.
         OutputError: ``out`` holds results of another model, image or setting.
     """
     options = options or RunOptions()
     opened = open_model(Path(model), options)
-    named = name_images([Path(p) for p in images], keep_folders=options.keep_folders, out=Path(out))
+    named = name_images(images, keep_folders=options.keep_folders, out=Path(out))
     select = opened.segmenter.recipe.image.select if options.select is None else options.select
     group = _range_of_all(opened, [path for _, path in named], select)
-    call = _Call(opened, options, select, group)
-    runs = []
+    regions = None if options.roi is None else read_regions(options.roi)
+    call = _Call(opened, options, select, group, regions, tell_stage)
+    runs: list[Run] = []
+    failures: list[tuple[str, InputError]] = []
     for done, (name, path) in enumerate(named):
         tell(done, len(named), name)
-        runs.append(call.run(name, path, Path(out) / name))
+        try:
+            runs.append(call.run(name, path, Path(out) / name))
+        except InputError as error:
+            if len(named) == 1:
+                raise
+            failures.append((name, error))
     tell(len(named), len(named), "")
     write_together(runs, Path(out))
+    if failures:
+        raise _partly(failures, len(named), Path(out))
     return tuple(runs)
+
+
+def _partly(failures: Sequence[tuple[str, InputError]], count: int, out: Path) -> PartlyFailedError:
+    names = ", ".join(name for name, _ in failures[:3]) + (", ..." if len(failures) > 3 else "")
+    message = sentence(
+        out,
+        found=f"{len(failures)} of {count} images that could not be run ({names})",
+        wanted="images that can be read and fit the model",
+        fix="mend or leave them out and repeat the command: what is done stays",
+    )
+    return PartlyFailedError(message, tuple(failures))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +126,17 @@ class _Call:
     options: RunOptions
     select: Mapping[str, object]
     group: Range | None
+    regions: Regions | None
+    tell: TellStage
 
-    def run(self, name: str, path: Path, folder: Path) -> Run:
+    def run(self, name: str, path: Location, folder: Path) -> Run:
         options = self.options
-        with open_image(path, select=self.select) as image:
+        with open_image(path, select=self.select, skip_damaged=options.skip_bad_tiles) as image:
             spacing = image.spacing_um
             if options.spacing_um is not None:
                 spacing = (options.spacing_um, options.spacing_um)
             sample = Sample(name, image, image.channels, spacing_um=spacing)
+            area = self.area(sample, image)
             record = describe(
                 self.model,
                 sample,
@@ -91,20 +145,34 @@ class _Call:
                 select=self.select,
                 diameter_px=options.diameter_px,
                 group=self.group,
+                area=area,
             )
             if (old := finished(folder, record, restart=options.restart)) is not None:
                 return old
-            made = segment(
-                self.model.segmenter,
-                sample,
-                diameter_px=options.diameter_px,
-                intensity=self.group,
+            task = Task(
+                sample, record, diameter_px=options.diameter_px, intensity=self.group, area=area
             )
-            return run_sample(self.model, sample, made, folder, record)
+            return run_task(self.model, task, folder, options=options, tell=self.tell)
+
+    def area(self, sample: Sample, image: Image) -> Inspected | None:
+        """Return what of an image is inspected, None for all of it."""
+        segmenter = self.model.segmenter
+        damaged: tuple[PixelBox, ...] = ()
+        if self.options.skip_bad_tiles:
+            diameter = self.options.diameter_px or segmenter.diameter_px
+            levels = levels_read(segmenter.recipe, sample, diameter_px=diameter)
+            damaged = find_damaged(image, levels=levels, threads=torch.get_num_threads())
+        wanted = segmenter.recipe.tiling.tissue
+        tissue = find_tissue(image) if wanted else None
+        if self.regions is None and tissue is None and not damaged:
+            return None
+        return Inspected(
+            (image.shape[1], image.shape[2]), regions=self.regions, tissue=tissue, damaged=damaged
+        )
 
 
 def _range_of_all(
-    model: Model, paths: Sequence[Path], select: Mapping[str, object]
+    model: Model, paths: Sequence[Location], select: Mapping[str, object]
 ) -> Range | None:
     """Return the one intensity range of the images, None for a model that measures each."""
     data = model.segmenter.recipe.data
@@ -119,26 +187,32 @@ def _range_of_all(
 
 
 def name_images(
-    paths: Sequence[Path], *, keep_folders: bool, out: Path | None = None
-) -> tuple[tuple[str, Path], ...]:
-    """Return ``(name, file)`` of every image: the stem, with ``keep_folders`` behind its folders.
+    images: Sequence[Path | str], *, keep_folders: bool, out: Path | None = None
+) -> tuple[tuple[str, Location], ...]:
+    """Return ``(name, place)`` of every image: the stem, with ``keep_folders`` behind its folders.
 
     The folders are those below the folder that was given; of a file that was given itself,
-    the one that it lies in. Hidden files are left out, and the run folders below ``out``.
+    the one that it lies in. A folder whose name ends in ``.zarr`` is an image, as is a URL.
+    Hidden files are left out, and the run folders below ``out``.
 
     Raises:
         MissingInputError: a path is not there, or a folder holds no image.
-        UsageError: two files would share a name.
+        UsageError: two images would share a name.
     """
-    named: list[tuple[str, Path]] = []
-    for path in paths:
-        folder = path if path.is_dir() else path.absolute().parent.parent
-        for file in _images_below(path, out) if path.is_dir() else [path]:
-            inner = (file if path.is_dir() else file.absolute()).relative_to(folder)
+    named: list[tuple[str, Location]] = []
+    for image in images:
+        path = location_of(image)
+        if isinstance(path, str):
+            named.append((PurePosixPath(urlsplit(path).path).stem, path))
+            continue
+        many = path.is_dir() and not is_ome_zarr(path)
+        folder = path if many else path.absolute().parent.parent
+        for file in _images_below(path, out) if many else [path]:
+            inner = (file if many else file.absolute()).relative_to(folder)
             named.append((inner.with_suffix("").as_posix() if keep_folders else file.stem, file))
     twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
     if twice:
-        first, second = [path for name, path in named if name == twice[0]][:2]
+        first, second = [place for name, place in named if name == twice[0]][:2]
         raise UsageError(
             sentence(
                 second,
@@ -151,11 +225,11 @@ def name_images(
 
 
 def _images_below(folder: Path, out: Path | None) -> list[Path]:
-    """Return the image files at any depth below a folder, sorted."""
+    """Return the images at any depth below a folder, sorted."""
     found = [
         path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in FORMATS
+        for path in sorted(_walk(folder))
+        if (path.is_dir() or path.suffix.lower() in FORMATS)
         and not path.name.startswith(".")
         and not _is_result(path, out)
     ]
@@ -171,9 +245,18 @@ def _images_below(folder: Path, out: Path | None) -> list[Path]:
     return found
 
 
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield what lies below a folder; a zarr is one thing, however many files it has."""
+    for path in folder.iterdir():
+        if path.is_dir() and not is_ome_zarr(path):
+            yield from _walk(path)
+        else:
+            yield path
+
+
 def _is_result(path: Path, out: Path | None) -> bool:
     """Tell whether an earlier call wrote a file: it lies in a run folder below ``out``."""
-    if out is None or not (path.parent / LABELS).is_file():
+    if out is None or not any((path.parent / name).is_file() for name in (RECORD, PROGRESS)):
         return False
     return out.resolve() in path.resolve().parents
 

@@ -23,14 +23,15 @@ def write_previews(
         RecipeError: the recipe cannot be read.
         InputError: the data cannot be used.
     """
-    source = open_source(load_recipe(Path(recipe), overrides))
+    plan = load_recipe(Path(recipe), overrides)
+    source = open_source(plan)
     folder = Path(out)
     make_folder(folder)
     written = []
     for part in PARTS:
         for entry in getattr(source.splits, part)[:count]:
             sample = source.load(entry)
-            labels, _ = truth_labels(sample)
+            labels, _ = truth_labels(sample, overlapping=plan.head.overlapping)
             path = folder / f"{part}-{entry.id.replace('/', '-')}.png"
             with atomic_path(path) as temporary:
                 Image.fromarray(overlay(sample.image, labels)).save(temporary)

@@ -171,11 +171,16 @@ class Tiling(Section):
         core_px: side of the part of a window that is kept.
         halo_px: context on each side, or ``measured`` on the trained network.
         batch: windows per forward pass.
+        symmetries: 8 averages the network over the rotations and reflections of each
+            window, at eight times the cost.
+        tissue: look only where a stained slide holds tissue.
     """
 
     core_px: PositiveInt = 1024
     halo_px: Literal["measured"] | Annotated[int, Field(ge=0)] = "measured"
     batch: PositiveInt = 1
+    symmetries: Literal[1, 8] = 1
+    tissue: bool = False
 
 
 class InstanceRules(Section):

@@ -1,59 +1,65 @@
 """Run folders: labels, table, outlines, overlay of one image, and a record of how they came.
 
-Where a head decodes several layers, whose objects may overlap, ``labels.tif`` and
-``labels.ome.zarr`` show the highest label of each pixel, and ``labels-layer0.tif``,
-``labels-layer1.tif``, ... every layer in full, numbered as in the column ``layer``.
+While a run is under way its folder holds ``progress.json``, the record of what was asked
+for, and ``maps.zarr``, which fills tile by tile. The same call on the same image goes on
+from there. ``run.json`` is written last: where it is, the run is whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import shutil
 import time
-from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from PIL import Image as PillowImage
 
 from domainseg import __version__
-from domainseg.atomic import atomic_path, atomic_text, make_folder
-from domainseg.errors import OutputError, sentence
-from domainseg.images import Image, image_sha256, write_labels
+from domainseg.atomic import atomic_text, make_folder, sweep_partial
+from domainseg.errors import MissingInputError, OutputError, UsageError, sentence
+from domainseg.images import Image, image_sha256
 from domainseg.images.normalise import Range
-from domainseg.images.ome_zarr import write_labels_ome_zarr
-from domainseg.instances.export import (
-    table_instances,
-    write_coco,
-    write_geojson,
-    write_objects,
-)
-from domainseg.instances.measure import measure
-from domainseg.instances.overlay import overlay
+from domainseg.images.regions import Inspected
 from domainseg.models.model_file import ModelCard, model_sha256
 from domainseg.records import Sample
-from domainseg.segmenter import Segmentation, Segmenter, open_segmenter
+from domainseg.results import (
+    LABEL_STORE,
+    OVERLAY,
+    TABLE,
+    write_results,
+)
+from domainseg.segmenter import (
+    ModelPlane,
+    Segmenter,
+    decode_options,
+    diameter_assumed,
+    model_plane,
+    open_segmenter,
+    tiling_shows,
+)
+from domainseg.tiling.decoding import BlockWork
+from domainseg.tiling.grid import core_shape, tiles
+from domainseg.tiling.plan import MB, WorkPlan, plan_work
+from domainseg.tiling.probe import peak_resident_bytes, probe_network
+from domainseg.tiling.store import open_store
+from domainseg.tiling.stream import stream_maps
 
 RECORD = "run.json"
+PROGRESS = "progress.json"
+MAPS = "maps.zarr"
 RECORD_SCHEMA = 1
-TABLE = "objects.parquet"
-LABELS = "labels.tif"
-FILES = (
-    LABELS,
-    "labels.ome.zarr",
-    TABLE,
-    "objects.csv",
-    "objects.geojson",
-    "objects.coco.json",
-    "overlay.png",
-)
+FILES = (LABEL_STORE, TABLE, "objects.csv", "objects.geojson", OVERLAY)
 """What every run leaves beside its record."""
 FREE = frozenset(
     {
@@ -87,16 +93,21 @@ class Run:
     Attributes:
         folder: where they are.
         image: name of the image.
-        objects: the object table.
+        count: number of objects.
         warnings: what was assumed, one sentence each.
         repeated: the results were there already, of the same model, image and settings.
     """
 
     folder: Path
     image: str
-    objects: pl.DataFrame
+    count: int
     warnings: tuple[str, ...]
     repeated: bool = False
+
+    @property
+    def objects(self) -> pl.DataFrame:
+        """The object table, read from the folder."""
+        return pl.read_parquet(self.folder / TABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,11 @@ class RunOptions:
         select: how stacks are read, instead of the recipe's ``image.select``.
         spacing_um: pixel size of every image, instead of what the files say.
         diameter_px: median object diameter in the images, for models that work at one.
+        roi: GeoJSON of the regions to look at, in pixels of the full resolution.
+        skip_bad_tiles: go on where tiles of an image file are damaged; they count as not
+            inspected.
+        max_memory_mb: what the process may use, None for no bound.
+        drop_maps: delete the maps in the end; objects cannot be decoded again without.
         keep_folders: name results by the path below the folder given, not by stem alone.
         restart: replace results of another model, image or setting.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -118,10 +134,18 @@ class RunOptions:
     select: Mapping[str, object] | None = None
     spacing_um: float | None = None
     diameter_px: float | None = None
+    roi: Path | None = None
+    skip_bad_tiles: bool = False
+    max_memory_mb: float | None = None
+    drop_maps: bool = False
     keep_folders: bool = False
     restart: bool = False
     device: str = "auto"
     precision: str = "auto"
+
+
+Tell = Callable[[str, int, int], None]
+"""Called with the stage of a run, parts done and parts in all."""
 
 
 def open_model(path: Path, options: RunOptions) -> Model:
@@ -129,44 +153,187 @@ def open_model(path: Path, options: RunOptions) -> Model:
     segmenter, card = open_segmenter(
         path, overrides=options.overrides, device=options.device, precision=options.precision
     )
+    if options.diameter_px is not None and segmenter.recipe.data.diameter_px is None:
+        raise UsageError(
+            sentence(
+                "--diameter-px",
+                found=f"{options.diameter_px:g} px, for a model that works at no diameter",
+                wanted="an option that takes effect",
+                fix="drop it, or train with data.diameter_px",
+            )
+        )
     return Model(path, model_sha256(path), segmenter, card)
 
 
-def run_sample(
-    model: Model,
-    sample: Sample,
-    made: Segmentation,
-    folder: Path,
-    record: Mapping[str, Any],
-) -> Run:
-    """Write the run folder of a segmented sample; ``run.json`` comes last, and says it is whole.
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One image to be run, as its record describes it.
 
-    Raises:
-        OutputError: the folder or a file cannot be written; then there is no ``run.json``.
+    Attributes:
+        sample: the image.
+        record: from `describe`.
+        diameter_px: median object diameter, for models that work at one.
+        intensity: range of the image's group, None for the image's own.
+        area: what of the image is inspected, None for all of it.
     """
-    begin_folder(folder)
-    begun = time.monotonic()
-    table = object_table(model, sample, made, sha256=record["image"]["sha256"])
-    measured = time.monotonic()
-    write_results(folder, sample, made, table, model=model)
-    timings = {
-        "segment_s": made.seconds,
-        "measure_s": measured - begun,
-        "write_s": time.monotonic() - measured,
-        "peak_memory_mb": _peak_memory_mb(),
-    }
-    _write_json(folder / "timings.json", {k: v and round(v, 3) for k, v in timings.items()})
-    _write_json(folder / RECORD, {**record, **_found(model, sample, made, table)})
-    return Run(folder, sample.id, table, made.warnings)
+
+    sample: Sample
+    record: Mapping[str, Any]
+    diameter_px: float | None = None
+    intensity: Range | None = None
+    area: Inspected | None = None
 
 
-def begin_folder(folder: Path) -> None:
-    """Create a run folder, or take the record out of it: what follows is not whole yet.
+def run_task(
+    model: Model,
+    task: Task,
+    folder: Path,
+    *,
+    options: RunOptions = RunOptions(),
+    tell: Tell = lambda _stage, _done, _total: None,
+) -> Run:
+    """Segment an image into a run folder, going on from what is there of the same run.
 
     Raises:
-        OutputError: it cannot be created or changed.
+        InputError: the image does not fit the recipe or cannot be read.
+        OutputError: the folder holds a run of another model, image or setting, or a file
+            cannot be written; then there is no ``run.json``.
+    """
+    begin_folder(folder, task.record, restart=options.restart)
+    begun = time.monotonic()
+    sample, segmenter = task.sample, model.segmenter
+    tell("measuring the range", 0, 1)
+    plane = model_plane(
+        segmenter.recipe,
+        sample,
+        diameter_px=task.diameter_px or segmenter.diameter_px,
+        intensity=task.intensity,
+    )
+    tell("measuring the range", 1, 1)
+    ranged = time.monotonic()
+    made, lattice = segmenter.make_maps, segmenter.lattice
+    plan = _plan(segmenter, plane, options.max_memory_mb)
+    shape = plane.grid.model_shape
+    core = core_shape(shape, lattice)
+    store = open_store(folder / MAPS, layers=made.layers, shape=shape, core=core)
+    mask = None if task.area is None else partial(task.area.on_grid, plane.grid)
+    spent = stream_maps(
+        made, plane, store, lattice, mask=mask, queue=plan.queue, tell=partial(tell, "tiles")
+    )
+    found = write_results(
+        folder,
+        sample,
+        store,
+        grid=plane.grid,
+        options=decode_options(segmenter.recipe, segmenter.classes),
+        class_names=segmenter.classes,
+        sha256=task.record["image"]["sha256"],
+        work=BlockWork(plan.block_px, plan.workers),
+        tell=tell,
+    )
+    if options.drop_maps:
+        shutil.rmtree(folder / MAPS, ignore_errors=True)
+    timings = {
+        "range_s": ranged - begun,
+        "tiles_s": spent.seconds,
+        "network_s": spent.network_s,
+        **found.seconds,
+        "total_s": time.monotonic() - begun,
+        "windows": spent.windows,
+        "tiles_blank": spent.skipped,
+        "tiles_from_before": spent.kept,
+        "peak_memory_mb": None if (peak := peak_resident_bytes()) is None else peak / MB,
+    }
+    _write_json(folder / "timings.json", {k: v and round(v, 3) for k, v in sorted(timings.items())})
+    warnings = (*_assumed(model, task, plane.grid.model_shape), *found.warnings)
+    extent = _extent(sample, task.area)
+    end_folder(
+        folder,
+        {
+            **task.record,
+            **extent,
+            "grid": {"scale": list(plane.grid.scale_yx)},
+            "intensity": as_json(plane.intensity),
+            "objects": found.objects,
+            "objects_per_class": {n: found.per_class.get(n, 0) for n in segmenter.classes},
+            "warnings": list(warnings),
+        },
+    )
+    return Run(folder, sample.id, found.objects, warnings)
+
+
+def _plan(segmenter: Segmenter, plane: ModelPlane, max_memory_mb: float | None) -> WorkPlan:
+    """Return how a run is spread; the network's own need is measured where memory is bounded."""
+    made, lattice = segmenter.make_maps, segmenter.lattice
+    network_mb = 0.0
+    if max_memory_mb is not None:
+        (tile, *_) = tiles(plane.grid.model_shape, lattice)
+        probe = probe_network(made, tile.shape, channels=plane.shape[0], batch=lattice.batch)
+        network_mb = (probe.peak_bytes or 0) / MB
+    return plan_work(
+        lattice,
+        layers=made.layers,
+        channels=plane.shape[0],
+        width_px=plane.shape[2],
+        max_memory_mb=max_memory_mb,
+        threads=torch.get_num_threads(),
+        network_mb=network_mb,
+    )
+
+
+def _assumed(model: Model, task: Task, shape: tuple[int, int]) -> tuple[str, ...]:
+    """Return what a run assumes, one sentence each."""
+    segmenter, warnings = model.segmenter, []
+    if segmenter.recipe.data.diameter_px is not None and task.diameter_px is None:
+        warnings.append(diameter_assumed(segmenter))
+    if (blind := segmenter.whole_window_layers) and len(tiles(shape, segmenter.lattice)) > 1:
+        warnings.append(tiling_shows(blind))
+    area = task.area
+    if area is not None and area.tissue is not None and area.tissue.assumed is not None:
+        warnings.append(area.tissue.assumed)
+    if area is not None and area.damaged:
+        count = len(area.damaged)
+        warnings.append(f"{count} damaged tiles of the image file were not inspected")
+    return tuple(warnings)
+
+
+def _extent(sample: Sample, area: Inspected | None) -> dict[str, Any]:
+    """Return what of an image was inspected, in pixels and um2."""
+    _, height, width = sample.image.shape
+    if area is not None:
+        inspected = area.count_px()
+    elif sample.ignore is not None:
+        inspected = height * width - int(np.count_nonzero(sample.ignore))
+    else:
+        inspected = height * width
+    spacing = sample.spacing_um
+    return {
+        "inspected_px": inspected,
+        "inspected_um2": None if spacing is None else inspected * spacing[0] * spacing[1],
+    }
+
+
+def begin_folder(
+    folder: Path, record: Mapping[str, Any], *, restart: bool, keep_maps: bool = False
+) -> None:
+    """Make a folder ready for a run: keep the maps of the same run, clear those of another.
+
+    ``keep_maps`` keeps them in any case.
+
+    Raises:
+        OutputError: it holds an unfinished run of another model, image or setting, and
+            ``restart`` is not given; or it cannot be created or changed.
     """
     make_folder(folder)
+    sweep_partial(folder)
+    same = json.loads(json.dumps(record))
+    if (begun := _read_json(folder / PROGRESS)) is not None and not restart:
+        require_same(folder, begun, same, kind="an unfinished run")
+    before = _read_json(folder / RECORD) if begun is None else begun
+    other = restart or before is None or difference(before, same, leave_out=FREE) is not None
+    if other and not keep_maps:
+        shutil.rmtree(folder / MAPS, ignore_errors=True)
+    _write_json(folder / PROGRESS, record)
     try:
         (folder / RECORD).unlink(missing_ok=True)
     except OSError as error:
@@ -180,80 +347,31 @@ def begin_folder(folder: Path) -> None:
         ) from error
 
 
-def _peak_memory_mb() -> float | None:
-    """Return the peak resident memory of this process, None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of a finished run, or of one whose decoding again was interrupted.
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes there, KiB elsewhere
-
-
-def _found(model: Model, sample: Sample, made: Segmentation, table: pl.DataFrame) -> dict[str, Any]:
-    """Return what a record says of the results."""
-    _, height, width = sample.image.shape
-    inspected = height * width
-    if sample.ignore is not None:
-        inspected -= int(np.count_nonzero(sample.ignore))
-    spacing = sample.spacing_um
-    counts = Counter(table["class"].to_list())
-    return {
-        "grid": {"scale": list(made.grid.scale_yx)},
-        "intensity": as_json(made.intensity),
-        "inspected_px": inspected,
-        "inspected_um2": None if spacing is None else inspected * spacing[0] * spacing[1],
-        "objects": table.height,
-        "objects_per_class": {name: counts[name] for name in model.segmenter.classes},
-        "warnings": list(made.warnings),
-    }
-
-
-def object_table(model: Model, sample: Sample, made: Segmentation, *, sha256: str) -> pl.DataFrame:
-    """Return the object table of all layers, in the image's own pixels."""
-    decoded = made.decoded
-    frames = []
-    for layer, labels in enumerate(made.labels):
-        # An object of the model grid can vanish between the pixels of a coarser image.
-        seen = np.zeros(len(decoded.classes) + 1, bool)
-        seen[labels] = True
-        rows = np.flatnonzero(seen[1:])
-        frames.append(
-            measure(
-                labels,
-                classes=decoded.classes[rows],
-                scores=decoded.scores[rows],
-                class_names=model.segmenter.classes,
-                image=sample.image,
-                channels=sample.channels,
-                spacing_um=sample.spacing_um,
-                image_id=sample.id,
-                image_sha256=sha256,
-                layer=layer,
-            )
+    Raises:
+        MissingInputError: there is none.
+    """
+    for name in (RECORD, PROGRESS):
+        record = _read_json(folder / name)
+        if record is not None and "grid" in record:
+            return record
+    raise MissingInputError(
+        sentence(
+            folder,
+            found=f"no {RECORD}",
+            wanted="the record that predict writes last",
+            fix="name the folder of a finished run, or repeat the prediction to finish it",
         )
-    return pl.concat(frames)
+    )
 
 
-def write_results(
-    folder: Path, sample: Sample, made: Segmentation, table: pl.DataFrame, *, model: Model
-) -> None:
-    """Write labels, table, outlines and overlay into a run folder."""
-    spacing = sample.spacing_um
-    flat = made.labels[0] if len(made.labels) == 1 else made.labels.max(0)
-    write_labels(folder / LABELS, flat, spacing_um=spacing)
-    write_labels_ome_zarr(folder / "labels.ome.zarr", flat, spacing_um=spacing)
-    if len(made.labels) > 1:
-        for layer, labels in enumerate(made.labels):
-            write_labels(folder / f"labels-layer{layer}.tif", labels, spacing_um=spacing)
-    write_objects(table, parquet=folder / TABLE, csv=folder / "objects.csv")
-    names = model.segmenter.classes
-    instances = table_instances(made.labels, table=table, class_names=names)
-    write_geojson(folder / "objects.geojson", instances, table=table, class_names=names)
-    write_coco(folder / "objects.coco.json", [(sample.id, instances)], class_names=names)
-    picture = overlay(sample.image, flat)
-    with atomic_path(folder / "overlay.png") as temporary:
-        PillowImage.fromarray(picture).save(temporary)
+def end_folder(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write the record of a finished run."""
+    _write_json(folder / RECORD, record)
+    with suppress(OSError):
+        (folder / PROGRESS).unlink(missing_ok=True)
 
 
 def sample_sha256(sample: Sample) -> str:
@@ -273,11 +391,13 @@ def describe(
     select: Mapping[str, object],
     diameter_px: float | None,
     group: Range | None,
+    area: Inspected | None = None,
 ) -> dict[str, Any]:
     """Return what a run's record says before anything ran: image, model, recipe, lattice.
 
     ``select`` is how a stack was read, ``diameter_px`` the objects' diameter that was given,
-    ``group`` the intensity range of the image's group where it is not the image's own.
+    ``group`` the intensity range of the image's group where it is not the image's own,
+    ``area`` what of the image is inspected where that is not all.
     """
     segmenter, card = model.segmenter, model.card
     lattice, made = segmenter.lattice, segmenter.make_maps
@@ -309,6 +429,7 @@ def describe(
             "scores": dict(card.scores),
             "training": dict(card.training),
         },
+        "area": None if area is None else area.to_record(),
         "recipe": recipe.to_json(),
         "lattice": {
             "core_px": lattice.core_px,
@@ -337,35 +458,43 @@ def finished(folder: Path, record: Mapping[str, Any], *, restart: bool) -> Run |
     Raises:
         OutputError: it is of another model, image or setting, and ``restart`` is not given.
     """
-    if restart or (old := _whole_record(folder)) is None:
+    old = _read_json(folder / RECORD)
+    if restart or old is None or not all((folder / name).exists() for name in FILES):
         return None
-    same = json.loads(json.dumps(record))
-    if changed := difference(old, same, leave_out=FREE):
+    require_same(folder, old, json.loads(json.dumps(record)), kind="a run")
+    try:
+        count = pq.read_metadata(folder / TABLE).num_rows
+    except (pa.ArrowException, OSError):
+        return None
+    if count != old.get("objects"):
+        return None
+    with suppress(OSError):
+        (folder / PROGRESS).unlink(missing_ok=True)
+    return Run(folder, old["image"]["name"], count, tuple(old["warnings"]), repeated=True)
+
+
+def require_same(
+    folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, kind: str
+) -> None:
+    """Raise OutputError, naming the difference, unless two records are of the same run."""
+    if changed := difference(old, new, leave_out=FREE):
         raise OutputError(
             sentence(
                 folder,
-                found=f"a run with another {changed}",
+                found=f"{kind} with another {changed}",
                 wanted="the same model, image and settings",
                 fix="choose another output folder, or replace it with --restart",
             )
         )
-    try:
-        table = pl.read_parquet(folder / TABLE)
-    except (pl.exceptions.PolarsError, OSError):
-        return None
-    if table.height != old.get("objects"):
-        return None
-    return Run(folder, old["image"]["name"], table, tuple(old["warnings"]), repeated=True)
 
 
-def _whole_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a run all of whose files are there, None of any other."""
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return what a record holds, None where there is none that can be read."""
     try:
-        old = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    whole = isinstance(old, dict) and all((folder / name).exists() for name in FILES)
-    return old if whole else None
+    return values if isinstance(values, dict) else None
 
 
 def difference(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from domainseg.errors import ModelFileError, RecipeError, sentence
 from domainseg.images.channels import as_channels
+from domainseg.images.image import Image, Level
+from domainseg.images.levels import level_for, snapped_to_level
 from domainseg.images.normalise import Range, apply_range, measure_group_range, measure_range
 from domainseg.images.resample import Grid, grid_for, labels_to_source, resample_region
 from domainseg.instances.basins import Decoded, DecodeOptions, decode
@@ -25,6 +27,9 @@ from domainseg.records import Entry, Instances, Plane, Sample
 from domainseg.sources import Source
 from domainseg.tiling.forward import MapMaker, Precision, forward_maps
 from domainseg.tiling.grid import Lattice, tiles
+
+RANGE_PX = 1 << 24
+"""Of an image with levels the range is measured on the coarsest with at least so many pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,7 @@ def open_segmenter(
         network, recipe, card.classes, device=place, precision=choose_precision(precision, place)
     )
     tiling = recipe.tiling
+    made = replace(made, symmetries=tiling.symmetries)
     halo = card.halo_px if tiling.halo_px == "measured" else tiling.halo_px
     lattice = Lattice(tiling.core_px, halo, card.stride_px, tiling.batch)
     segmenter = Segmenter(
@@ -203,11 +209,18 @@ class ModelPlane:
 
     Values lie in [0, 1]: augmentation keeps training there, so beyond it the network was
     never asked.
+
+    Attributes:
+        plane: the channels, of the level of the image that is read.
+        grid: from the image's full resolution to the model grid.
+        intensity: what becomes 0 and 1.
+        reading: from the level that is read to the model grid.
     """
 
     plane: Plane
     grid: Grid
     intensity: Range
+    reading: Grid
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -223,7 +236,7 @@ class ModelPlane:
         _, rows, columns = key
         y0, y1, _ = rows.indices(self.grid.model_shape[0])
         x0, x1, _ = columns.indices(self.grid.model_shape[1])
-        region = resample_region(self.plane, self.grid, ((y0, x0), (y1, x1)))
+        region = resample_region(self.plane, self.reading, ((y0, x0), (y1, x1)))
         pixels = apply_range(region, self.intensity)
         return np.clip(pixels, 0.0, 1.0, out=pixels)
 
@@ -262,18 +275,49 @@ def model_plane(
         InputError: channels that do not fit, or a pixel size or diameter that is needed.
     """
     data = recipe.data
-    plane = as_channels(sample.image, sample.channels, wanted=data.channels, where=sample.id)
+    image = sample.image
+
+    def chosen(level: Plane) -> Plane:
+        return as_channels(level, sample.channels, wanted=data.channels, where=sample.id)
+
+    grid, level, reading = _model_grid(data, sample, diameter_px)
+    if intensity is None:
+        measured = _coarse(image)
+        ignore = sample.ignore if measured is image else None
+        intensity = measure_range(chosen(measured), data.normalise, ignore=ignore)
+    return ModelPlane(chosen(level), grid, intensity, reading)
+
+
+def levels_read(recipe: Recipe, sample: Sample, *, diameter_px: float | None) -> tuple[int, ...]:
+    """Return the levels of a sample's image that a run reads: the first, and the network's.
+
+    Raises:
+        InputError: a pixel size or diameter that is needed.
+    """
+    _, level, _ = _model_grid(recipe.data, sample, diameter_px)
+    return tuple(sorted({0, level.index if isinstance(level, Level) else 0}))
+
+
+def _model_grid(data: Data, sample: Sample, diameter_px: float | None) -> tuple[Grid, Plane, Grid]:
+    """Return the model grid, the level that is read, and the grid from that level on."""
+    image = sample.image
     grid = grid_for(
-        (plane.shape[1], plane.shape[2]),
+        (image.shape[1], image.shape[2]),
         sample.spacing_um,
         wanted_spacing_um=data.spacing_um,
         object_diameter_px=diameter_px,
         diameter_px=data.diameter_px,
         where=sample.id,
     )
-    if intensity is None:
-        intensity = measure_range(plane, data.normalise, ignore=sample.ignore)
-    return ModelPlane(plane, grid, intensity)
+    grid = snapped_to_level(image, grid)
+    return (grid, *level_for(image, grid))
+
+
+def _coarse(image: Plane) -> Plane:
+    """Return the coarsest level of an image that has RANGE_PX, the image itself without one."""
+    levels = image.levels[1:] if isinstance(image, Image) else ()
+    large = [level for level in levels if level.shape[1] * level.shape[2] >= RANGE_PX]
+    return large[-1] if large else image
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,17 +403,12 @@ def segment(
     recipe = segmenter.recipe
     warnings = []
     if recipe.data.diameter_px is not None and diameter_px is None:
-        diameter_px = segmenter.diameter_px
-        warnings.append(
-            f"object diameter not given: {diameter_px:.3g} px assumed, that of the training images"
-        )
+        warnings.append(diameter_assumed(segmenter))
+    diameter_px = diameter_px or segmenter.diameter_px
     plane = model_plane(recipe, sample, diameter_px=diameter_px, intensity=intensity)
     blind = segmenter.whole_window_layers
     if blind and len(tiles(plane.grid.model_shape, segmenter.lattice)) > 1:
-        warnings.append(
-            f"the tiling shows in the maps: {len(blind)} layers of the network, "
-            f"{blind[0]} the first, see whole windows"
-        )
+        warnings.append(tiling_shows(blind))
     maps = forward_maps(segmenter.make_maps, plane, segmenter.lattice)
     decoded = decode(maps, decode_options(recipe, segmenter.classes))
     labels = np.stack([labels_to_source(layer, plane.grid) for layer in decoded.labels])
@@ -380,4 +419,18 @@ def segment(
         plane.intensity,
         tuple(warnings),
         time.monotonic() - begun,
+    )
+
+
+def diameter_assumed(segmenter: Segmenter) -> str:
+    """Return what is said where a model works at a diameter and none was given."""
+    assumed = f"{segmenter.diameter_px:.3g} px assumed, that of the training images"
+    return f"object diameter not given: {assumed}"
+
+
+def tiling_shows(layers: Sequence[str]) -> str:
+    """Return what is said of a network with layers that see whole windows."""
+    return (
+        f"the tiling shows in the maps: {len(layers)} layers of the network, "
+        f"{layers[0]} the first, see whole windows"
     )

@@ -133,14 +133,13 @@ def map_semantic(semantic: Array, class_map: ClassMap) -> Array:
     return np.asarray(table[semantic])
 
 
-def truth_labels(sample: Sample) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
-    """Return the truth as labels 1 to N ``(H, W)``, and the class of each label ``(N + 1,)``.
+def annotated(sample: Sample) -> Instances:
+    """Return the truth of a sample; its objects may overlap.
 
     Raises:
-        InputError: the sample has no truth, or its objects overlap.
+        InputError: nobody annotated the sample.
     """
-    truth = sample.truth
-    if truth is None:
+    if sample.truth is None:
         raise InputError(
             sentence(
                 sample.id,
@@ -149,16 +148,60 @@ def truth_labels(sample: Sample) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
                 fix="add it",
             )
         )
-    numbered = replace(truth, ids=np.arange(1, len(truth) + 1, dtype=np.int64))
-    try:
-        labels = numbered.to_label_map()
-    except ValueError as error:
+    return sample.truth
+
+
+def truth_labels(
+    sample: Sample, *, overlapping: bool = False
+) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+    """Return the truth as labels 1 to N ``(H, W)``, and the class of each label ``(N + 1,)``.
+
+    With ``overlapping`` objects may share pixels, and the last of them shows.
+
+    Raises:
+        InputError: the sample has no truth, or its objects overlap where they must not.
+    """
+    truth = annotated(sample)
+    pixels, owners = _pixels(truth)
+    flat = np.zeros(truth.shape[0] * truth.shape[1], np.int32)
+    # Of a pixel that is listed several times numpy keeps the last value.
+    flat[pixels] = owners + 1
+    if not overlapping and np.count_nonzero(flat) < len(pixels):
         raise InputError(
             sentence(
                 sample.id,
                 found="objects that overlap",
                 wanted="each pixel in one object",
-                fix="part them",
+                fix="part them, or use head.name=semantic with head.activation=sigmoid",
             )
-        ) from error
-    return labels.astype(np.int32), np.concatenate([[0], truth.classes]).astype(np.int16)
+        )
+    return flat.reshape(truth.shape), np.concatenate([[0], truth.classes]).astype(np.int16)
+
+
+def presence(sample: Sample, classes: int) -> NDArray[np.bool_]:
+    """Return where each class is, bool ``(classes, H, W)``: in an object or the class plane.
+
+    Objects may overlap.
+
+    Raises:
+        InputError: the sample has no truth.
+    """
+    truth = annotated(sample)
+    pixels, owners = _pixels(truth)
+    flat = np.zeros((classes, truth.shape[0] * truth.shape[1]), bool)
+    flat[truth.classes[owners], pixels] = True
+    planes = flat.reshape(classes, *truth.shape)
+    if sample.semantic is not None:
+        for index, plane in enumerate(planes):
+            plane |= sample.semantic == index + 1
+    return planes
+
+
+def _pixels(truth: Instances) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the linear index of every pixel of every object, and the object's row."""
+    lengths = truth.runs[:, 2]
+    starts = truth.runs[:, 0] * truth.shape[1] + truth.runs[:, 1]
+    before = np.cumsum(lengths) - lengths
+    pixels = np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+    owners = np.repeat(np.arange(len(truth)), np.diff(truth.offsets))
+    return pixels, np.repeat(owners, lengths)

@@ -11,9 +11,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from domainseg.atomic import atomic_text
 from domainseg.errors import InputError, OutputError, sentence
+from domainseg.images.channels import as_channels
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.splits import PARTS
 from domainseg.recipe import Recipe, load_recipe, recipe_from_json
@@ -83,12 +85,12 @@ def survey_recipe(recipe: Path | str, *, overrides: Sequence[str] = ()) -> Surve
 
 
 def _checked(plan: Recipe, source: Source, entry: Entry) -> _Facts:
-    """Return the facts of an image that fits the recipe, with objects that do not overlap."""
+    """Return the facts of an image that fits the recipe, objects that overlap included."""
     sample = source.load(entry)
     # An image without objects is scaled by the others' in training; any scale serves here.
     diameter = object_diameter(sample) or plan.data.diameter_px
     model_plane(plan, sample, diameter_px=diameter)
-    truth_labels(sample)
+    truth_labels(sample, overlapping=plan.head.overlapping)
     return _Facts.of(sample)
 
 
@@ -115,16 +117,33 @@ def _overlaps(source: Source) -> tuple[str, ...]:
 class _Facts:
     """What a survey keeps of a sample."""
 
+    id: str
     shape: tuple[int, int]
-    diameters_px: np.ndarray[tuple[int], np.dtype[np.float64]]
+    diameters_px: NDArray[np.float64]
     kind: str | None
-    channels: int
+    channels: tuple[str, ...]
+    shown_as_rgb: bool
 
     @classmethod
     def of(cls, sample: Sample) -> _Facts:
         areas = np.zeros(0) if sample.truth is None else sample.truth.areas_px()
         _, height, width = sample.image.shape
-        return cls((height, width), np.sqrt(4 / np.pi * areas), sample.kind, sample.image.shape[0])
+        return cls(
+            sample.id,
+            (height, width),
+            np.sqrt(4 / np.pi * areas),
+            sample.kind,
+            sample.channels,
+            _fits(sample, "rgb"),
+        )
+
+
+def _fits(sample: Sample, wanted: str) -> bool:
+    try:
+        as_channels(sample.image, sample.channels, wanted=wanted, where=sample.id)
+    except InputError:
+        return False
+    return True
 
 
 def _row(part: str, samples: Sequence[_Facts]) -> tuple[str, ...]:
@@ -142,7 +161,8 @@ def write_first_recipe(images: Path, masks: Path, out: Path) -> tuple[str, ...]:
     """Write a recipe for integer label images beside images; return what was seen, in lines.
 
     Raises:
-        InputError: the folders cannot be used, or hold no object.
+        InputError: the folders cannot be used, hold no object, or hold images that no one
+            choice of channels fits.
         OutputError: ``out`` is there already.
     """
     if out.exists():
@@ -178,7 +198,6 @@ def _first_values(
     loader: MaskFolder, root: Path, seen: Sequence[_Facts], diameter: float
 ) -> dict[str, object]:
     """Return the recipe's values: the model grid, patch and filters follow the objects' size."""
-    colour = any(s.channels >= 3 for s in seen)
     # Below 10 px the distance map has too few levels to split by, above 80 px an object
     # exceeds what the network sees around a pixel.
     rescaled = not 10 <= diameter <= 80
@@ -187,8 +206,13 @@ def _first_values(
     data: dict[str, object] = {
         "loader": {"name": "mask_folder", "images": loader.images, "labels": loader.labels},
         "root": str(root),
-        "channels": "rgb" if colour else "grey",
-        "split": {"by": "hash", "val": 0.15, "test": 0.15},
+        "channels": _channels(root / loader.images, seen),
+        # One image trains, a second validates, a third tests.
+        "split": {
+            "by": "hash",
+            "val": 0.15 if len(seen) > 1 else 0.0,
+            "test": 0.15 if len(seen) > 2 else 0.0,
+        },
         "normalise": {"per": "image"},
     }
     if rescaled:
@@ -206,6 +230,41 @@ def _first_values(
         "train": {"patch_px": 256 if shorter >= 192 else 128, "max_minutes": 30},
         "instances": {"min_area_px": max(1, round(0.05 * np.pi / 4 * on_grid**2))},
     }
+
+
+def _channels(images: Path, seen: Sequence[_Facts]) -> str | list[str]:
+    """Return ``data.channels`` for these images: grey, rgb, or the names of their channels.
+
+    Raises:
+        InputError: none of these fits all of them.
+    """
+    if all(sum(name != "alpha" for name in facts.channels) == 1 for facts in seen):
+        return "grey"
+    if all(facts.shown_as_rgb for facts in seen):
+        return "rgb"
+    first = next(facts for facts in seen if not facts.shown_as_rgb)
+    names = ", ".join(first.channels)
+    if len(set(first.channels)) < len(first.channels):
+        raise InputError(
+            sentence(
+                images,
+                found=f"channels {names} in {first.id}",
+                wanted="a name of its own for each",
+                fix="name them in the files",
+            )
+        )
+    for other in seen:
+        if sorted(other.channels) != sorted(first.channels):
+            raise InputError(
+                sentence(
+                    images,
+                    found=f"channels {names} in {first.id} and {', '.join(other.channels)} in "
+                    f"{other.id}",
+                    wanted="the same in every image",
+                    fix="keep one kind of image in the folder",
+                )
+            )
+    return list(first.channels)
 
 
 def _commented(values: dict[str, object], out: Path, found: Sequence[str]) -> str:

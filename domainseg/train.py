@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,14 +18,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from domainseg import __version__
-from domainseg.atomic import atomic_text, make_folder, writing_below
-from domainseg.errors import InputError, sentence
+from domainseg.atomic import atomic_text, writing_below
 from domainseg.images.normalise import Range
 from domainseg.images.resample import labels_to_source, resample_labels
 from domainseg.instances.basins import decode
 from domainseg.instances.matching import tally
 from domainseg.instances.overlaps import overlap_instances, overlap_maps
-from domainseg.models.heads.head import Truth
 from domainseg.models.model_file import ModelCard, read_card, save_model
 from domainseg.models.network import whole_window_layers
 from domainseg.recipe import Recipe, with_overrides
@@ -37,20 +36,31 @@ from domainseg.segmenter import (
     decode_options,
     group_ranges,
     map_maker,
-    median_diameter,
     model_plane,
-    object_diameter,
     segment,
 )
-from domainseg.sources import Source, open_source, truth_labels
+from domainseg.sources import Source, annotated, open_source, truth_labels
 from domainseg.tiling.forward import Precision, forward_maps
 from domainseg.tiling.grid import Lattice
-from domainseg.tiling.halo import HaloReading, measure_halos, smallest_halo
-from domainseg.train_folder import MODEL, RESOLVED, keep_digest, minutes_before, plan_training
+from domainseg.tiling.halo import (
+    MOST_CORES,
+    HaloImage,
+    HaloReading,
+    measure_on_objects,
+    smallest_halo,
+)
+from domainseg.train_folder import (
+    MODEL,
+    RESOLVED,
+    keep_digest,
+    minutes_before,
+    plan_training,
+    prepare,
+)
 from domainseg.training.augment import Augmentation
 from domainseg.training.loop import Batch, Fitting, LoopOptions, Progress, fit
 from domainseg.training.patches import Numbers, Patches, PatchOptions
-from domainseg.training.prepared import Prepared, find_places, images_sha256, save_planes
+from domainseg.training.prepared import Prepared, find_places, images_sha256
 from domainseg.training.timing import seconds_per_step, steps_within
 
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
@@ -91,28 +101,32 @@ class _Job:
         return self.recipe.head.loss(scores, targets, weight, classes=len(self.source.classes))
 
     def score(self, network: nn.Module, index: int) -> float:
-        """Return AP, mean over IoU .5 to .9, of validation image ``index``."""
+        """Return AP, mean over IoU .5 to .9, of validation image ``index``.
+
+        It is segmented as `predict` would, which knows no truth: at the training's diameter.
+        """
         entry = self.source.splits.val[index]
         sample = self.source.load(entry)
-        labels, _ = truth_labels(sample)
         made = segment(
             self.segmenter(network),
             sample,
-            diameter_px=object_diameter(sample) or self.diameter_px,
+            diameter_px=self.diameter_px,
             intensity=self.ranges.get(entry.group),
         )
-        if len(made.labels) == 1:
-            overlaps = overlap_maps(labels, made.labels[0], ignore=sample.ignore)
+        if self.recipe.head.overlapping:
+            truth = annotated(sample)
+            overlaps = overlap_instances(truth, made.instances(), ignore=sample.ignore)
         else:
-            assert sample.truth is not None  # its labels were read above
-            overlaps = overlap_instances(sample.truth, made.instances(), ignore=sample.ignore)
+            labels, _ = truth_labels(sample)
+            overlaps = overlap_maps(labels, made.labels[0], ignore=sample.ignore)
         return tally(overlaps).metrics().mean_ap
 
     def plane(self, entry: Entry, sample: Sample) -> ModelPlane:
+        """Return a validation image as the network sees it in `score`."""
         return model_plane(
             self.recipe,
             sample,
-            diameter_px=object_diameter(sample) or self.diameter_px,
+            diameter_px=self.diameter_px,
             intensity=self.ranges.get(entry.group),
         )
 
@@ -185,70 +199,6 @@ def train(
     trained = _finish(job, images, best, begun=begun)
     shutil.rmtree(out / "prepared")
     return trained
-
-
-def prepare(
-    source: Source, recipe: Recipe, folder: Path, *, ranges: Mapping[str, Range]
-) -> tuple[tuple[Prepared, ...], float]:
-    """Return the training images on the model grid with their targets, and the median diameter.
-
-    The diameter is that of circles of the objects' areas, px of the images, over all
-    training objects; where the recipe works at a diameter, an image without objects is
-    scaled as if it held such. Files go to ``folder``. ``ranges`` holds the intensity range
-    of each group where images are normalised by group.
-
-    Raises:
-        InputError: an image cannot be used, or no image has an object.
-    """
-    entries = source.splits.train
-    diameter = median_diameter(source, entries)
-    if diameter is None:
-        raise InputError(
-            sentence(
-                recipe.data.root or "data",
-                found=f"no object in {len(entries)} training images",
-                wanted="objects to learn",
-                fix="check the labels and the split",
-            )
-        )
-    make_folder(folder)
-    prepared = []
-    for number, entry in enumerate(entries):
-        sample = source.load(entry)
-        plane = model_plane(
-            recipe,
-            sample,
-            diameter_px=object_diameter(sample) or diameter,
-            intensity=ranges.get(entry.group),
-        )
-        path = folder / f"{number:06d}.npy"
-        prepared.append(_prepare_one(recipe, sample, plane, path, classes=len(source.classes)))
-    return tuple(prepared), diameter
-
-
-def _prepare_one(
-    recipe: Recipe, sample: Sample, plane: ModelPlane, path: Path, *, classes: int
-) -> Prepared:
-    source_labels, class_of = truth_labels(sample)
-    labels = resample_labels(source_labels, plane.grid)
-    semantic = None if sample.semantic is None else resample_labels(sample.semantic, plane.grid)
-    weight = np.ones(labels.shape, bool)
-    if sample.ignore is not None:
-        weight = resample_labels(sample.ignore.astype(np.uint8), plane.grid) == 0
-    targets = recipe.head.targets(Truth(labels, class_of, semantic), classes=classes)
-    image = plane[:, 0 : plane.shape[1], 0 : plane.shape[2]]
-    sha256 = save_planes(path, image, targets, weight)
-    places = find_places(labels)
-    return Prepared(
-        path=path,
-        channels=image.shape[0],
-        shape=(labels.shape[0], labels.shape[1]),
-        centres=places.centres,
-        classes=class_of[places.labels],
-        areas_px=places.areas_px,
-        kind=sample.kind,
-        sha256=sha256,
-    )
 
 
 def _job(
@@ -340,10 +290,12 @@ def _seconds_per_validation(job: _Job) -> float:
 def _rehearse(job: _Job, segmenter: Segmenter, entry: Entry) -> None:
     """Do what scoring an image takes, but decode the truth: noise would be all objects."""
     sample = job.source.load(entry)
-    labels, _ = truth_labels(sample)
+    labels, _ = truth_labels(sample, overlapping=job.recipe.head.overlapping)
     plane = job.plane(entry, sample)
     forward_maps(segmenter.make_maps, plane, segmenter.lattice)
-    shown = resample_labels(labels, plane.grid)[None] > 0
+    shown = np.repeat(
+        resample_labels(labels, plane.grid)[None] > 0, segmenter.make_maps.layers, axis=0
+    )
     flat = np.zeros(shown.shape, np.uint16)
     maps = Maps(np.where(shown, 255, 0).astype(np.uint8), flat, flat.astype(np.uint8))
     decoded = decode(maps, decode_options(job.recipe, job.source.classes))
@@ -395,21 +347,43 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
 
 
 def _halo_readings(job: _Job) -> tuple[HaloReading, ...]:
-    """Return the halo's readings on the largest validation image, training's without one."""
+    """Return the halo's readings on objects of the images chosen for it."""
     stride = job.recipe.model.stride
-    halos = [stride * factor for factor in (0, 1, 2, 3, 4, 6, 8, 10)]
-    plane = job.plane(*_largest(job))
-    segmenter = job.segmenter(job.network)
-    core = stride * max(1, 256 // stride)
-    return measure_halos(
-        segmenter.make_maps, plane, core_px=core, halos=halos, reference_px=stride * 14
+    images = []
+    for entry in _halo_entries(job):
+        sample = job.source.load(entry)
+        plane = job.plane(entry, sample)
+        places = find_places(annotated(sample), scale_yx=plane.grid.scale_yx)
+        images.append(HaloImage(plane, places.centres))
+    return measure_on_objects(
+        job.segmenter(job.network).make_maps,
+        images,
+        core_px=stride * max(1, 256 // stride),
+        halos=[stride * factor for factor in (0, 1, 2, 3, 4, 6, 8, 10)],
+        reference_px=stride * 14,
     )
 
 
-def _largest(job: _Job) -> tuple[Entry, Sample]:
+def _halo_entries(job: _Job) -> list[Entry]:
+    """Return at most `MOST_CORES` validation images, training's without any.
+
+    Images with objects come first; of those the largest of each kind, then the next largest
+    of each.
+    """
     splits = job.source.splits
-    loaded = ((entry, job.source.load(entry)) for entry in splits.val or splits.train[:32])
-    return max(loaded, key=lambda pair: pair[1].image.shape[1] * pair[1].image.shape[2])
+    sized = []
+    for entry in splits.val or splits.train[:32]:
+        sample = job.source.load(entry)
+        _, height, width = sample.image.shape
+        sized.append((len(annotated(sample)) == 0, -height * width, entry))
+    sized.sort(key=lambda one: one[:2])
+    taken: Counter[str | None] = Counter()
+    ranked = []
+    for empty, area, entry in sized:
+        ranked.append((empty, taken[entry.kind], area, entry))
+        taken[entry.kind] += 1
+    ranked.sort(key=lambda one: one[:3])
+    return [entry for *_, entry in ranked[:MOST_CORES]]
 
 
 def _channel_names(recipe: Recipe) -> tuple[str, ...]:

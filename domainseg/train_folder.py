@@ -1,15 +1,24 @@
-"""The folder of a training: new, interrupted or finished."""
+"""The folder of a training: new, interrupted or finished, and the images prepared in it."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from domainseg.atomic import atomic_text, make_folder
 from domainseg.errors import InputError, OutputError, sentence
+from domainseg.images.normalise import Range
+from domainseg.images.resample import Grid, resample_labels
+from domainseg.models.heads.head import Truth
 from domainseg.recipe import Recipe, load_recipe, with_overrides
+from domainseg.records import Sample
 from domainseg.runs import difference
+from domainseg.segmenter import ModelPlane, median_diameter, model_plane, object_diameter
+from domainseg.sources import Source, annotated, presence, truth_labels
+from domainseg.training.prepared import Prepared, find_places, save_planes
 
 MODEL = "model.safetensors"
 RESOLVED = "recipe.yaml"
@@ -89,3 +98,78 @@ def keep_digest(digest: str, out: Path, *, resume: bool) -> None:
                 )
             )
     atomic_text(path, digest + "\n")
+
+
+def prepare(
+    source: Source, recipe: Recipe, folder: Path, *, ranges: Mapping[str, Range]
+) -> tuple[tuple[Prepared, ...], float]:
+    """Return the training images on the model grid with their targets, and the median diameter.
+
+    The diameter is that of circles of the objects' areas, px of the images, over all
+    training objects; where the recipe works at a diameter, an image without objects is
+    scaled as if it held such. Files go to ``folder``. ``ranges`` holds the intensity range
+    of each group where images are normalised by group.
+
+    Raises:
+        InputError: an image cannot be used, or no image has an object.
+    """
+    entries = source.splits.train
+    diameter = median_diameter(source, entries)
+    if diameter is None:
+        raise InputError(
+            sentence(
+                recipe.data.root or "data",
+                found=f"no object in {len(entries)} training images",
+                wanted="objects to learn",
+                fix="check the labels and the split",
+            )
+        )
+    make_folder(folder)
+    prepared = []
+    for number, entry in enumerate(entries):
+        sample = source.load(entry)
+        plane = model_plane(
+            recipe,
+            sample,
+            diameter_px=object_diameter(sample) or diameter,
+            intensity=ranges.get(entry.group),
+        )
+        path = folder / f"{number:06d}.npy"
+        prepared.append(_prepare_one(recipe, sample, plane, path, classes=len(source.classes)))
+    return tuple(prepared), diameter
+
+
+def _prepare_one(
+    recipe: Recipe, sample: Sample, plane: ModelPlane, path: Path, *, classes: int
+) -> Prepared:
+    annotation = annotated(sample)
+    weight = np.ones(plane.grid.model_shape, bool)
+    if sample.ignore is not None:
+        weight = resample_labels(sample.ignore.astype(np.uint8), plane.grid) == 0
+    truth = _truth_on_grid(recipe, sample, plane.grid, classes=classes)
+    targets = recipe.head.targets(truth, classes=classes)
+    image = plane[:, 0 : plane.shape[1], 0 : plane.shape[2]]
+    sha256 = save_planes(path, image, targets, weight)
+    places = find_places(annotation, scale_yx=plane.grid.scale_yx)
+    return Prepared(
+        path=path,
+        channels=image.shape[0],
+        shape=plane.grid.model_shape,
+        centres=places.centres,
+        classes=annotation.classes,
+        areas_px=places.areas_px,
+        kind=sample.kind,
+        sha256=sha256,
+    )
+
+
+def _truth_on_grid(recipe: Recipe, sample: Sample, grid: Grid, *, classes: int) -> Truth:
+    overlapping = recipe.head.overlapping
+    labels, class_of = truth_labels(sample, overlapping=overlapping)
+    planes = presence(sample, classes) if overlapping else None
+    return Truth(
+        labels=resample_labels(labels, grid),
+        classes=class_of,
+        semantic=None if sample.semantic is None else resample_labels(sample.semantic, grid),
+        presence=None if planes is None else np.stack([resample_labels(p, grid) for p in planes]),
+    )

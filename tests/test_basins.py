@@ -4,7 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,138 +41,28 @@ from domainseg.instances.tile_graph import (
 )
 from domainseg.records import Maps, probability
 
-_spec = importlib.util.spec_from_file_location(
-    "decoder_reference", Path(__file__).with_name("decoder_reference.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-_reference = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _reference
-_spec.loader.exec_module(_reference)
-decode_slowly: Callable[[Maps, DecodeOptions], dict[str, Any]] = _reference.decode_slowly
 
-Planes = tuple[NDArray[np.bool_], NDArray[np.int64]]
+def load(name: str) -> Any:
+    """Return a module that stands beside the tests."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+decode_slowly: Callable[[Maps, DecodeOptions], dict[str, Any]] = load(
+    "decoder_reference"
+).decode_slowly
+cases = load("decoder_cases")
+random_maps: Callable[..., Maps] = cases.random_maps
+random_options: Callable[[Rng, int], DecodeOptions] = cases.random_options
+random_tiles: Callable[[Rng, tuple[int, int]], list[Box]] = cases.random_tiles
+assert_same: Callable[[Decoded, Decoded | dict[str, Any]], None] = cases.assert_same
+
 Rng = np.random.Generator
-
-
-# Families of maps: foreground (bool) and height (0 .. 65535) of one plane.
-
-
-def bumps(rng: Rng, shape: tuple[int, int]) -> Planes:
-    y, x = np.indices(shape)
-    height = np.zeros(shape)
-    for _ in range(int(rng.integers(1, 8))):
-        cy, cx, r = rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), rng.uniform(1, 6)
-        height = np.maximum(height, np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / r**2))
-    return height > 0.1, np.rint(height * 65535).astype(np.int64)
-
-
-def plateaus(rng: Rng, shape: tuple[int, int]) -> Planes:
-    inside, height = bumps(rng, shape)
-    return inside, height // 13107 * 13107
-
-
-def blocks(rng: Rng, shape: tuple[int, int]) -> Planes:
-    size = int(rng.integers(2, 25))
-    coarse = rng.integers(0, 3, (shape[0] // size + 1, shape[1] // size + 1))
-    height = np.repeat(np.repeat(coarse, size, 0), size, 1)[: shape[0], : shape[1]]
-    return rng.random(shape) < 0.95, height * 20000
-
-
-def spiral(rng: Rng, shape: tuple[int, int]) -> Planes:
-    inside = np.zeros(shape, bool)
-    height = np.zeros(shape, np.int64)
-    low, high = [0, 0], [shape[0] - 1, shape[1] - 1]
-    y = x = step = 0
-    turns = [(0, 1), (1, 0), (0, -1), (-1, 0)]
-    for leg in range(2 * min(shape)):
-        dy, dx = turns[leg % 4]
-        while low[0] <= y + dy <= high[0] and low[1] <= x + dx <= high[1]:
-            inside[y, x], height[y, x] = True, step
-            y, x, step = y + dy, x + dx, step + int(rng.integers(-1, 4))
-        if leg % 2:
-            low, high = [v + 1 for v in low], [v - 1 for v in high]
-    inside[y, x], height[y, x] = True, step
-    return inside, (height - height.min()) * 40
-
-
-def comb(rng: Rng, shape: tuple[int, int]) -> Planes:
-    inside = np.zeros(shape, bool)
-    inside[:, ::2] = True
-    inside[int(rng.integers(0, shape[0]))] = True
-    ramp = np.indices(shape)[int(rng.integers(0, 2))] * int(rng.choice([0, 1, 700]))
-    return inside, np.asarray(ramp + rng.integers(0, 2, shape), np.int64)
-
-
-def twins(rng: Rng, shape: tuple[int, int]) -> Planes:
-    inside, height = bumps(rng, shape)
-    half = slice(None, shape[1] // 2), slice(shape[1], (shape[1] - 1) // 2, -1)
-    inside[:, half[1]], height[:, half[1]] = inside[:, half[0]], height[:, half[0]]
-    return inside, height
-
-
-def full(rng: Rng, shape: tuple[int, int]) -> Planes:
-    return np.ones(shape, bool), np.full(shape, int(rng.choice([0, 65535])))
-
-
-def noise(rng: Rng, shape: tuple[int, int]) -> Planes:
-    levels = int(rng.choice([2, 3, 10, 65536]))
-    height = rng.integers(0, levels, shape) * (65535 // (levels - 1))
-    return rng.random(shape) < rng.choice([0.4, 0.6, 0.8]), height
-
-
-FAMILIES = (bumps, plateaus, blocks, spiral, comb, twins, full, noise)
-
-
-def random_maps(rng: Rng, classes: int, *, largest: int = 30) -> Maps:
-    layers = int(rng.integers(1, 3))
-    shape = (int(rng.integers(1, largest)), int(rng.integers(1, largest)))
-    planes = [FAMILIES[int(rng.integers(len(FAMILIES)))](rng, shape) for _ in range(layers)]
-    inside = np.stack([plane[0] for plane in planes])
-    quanta = np.where(inside, rng.integers(128, 256, inside.shape), rng.integers(0, 128))
-    kinds = rng.integers(0, classes, inside.shape)
-    if rng.random() < 0.6:
-        kinds = np.repeat(np.repeat(kinds, 5, 1), 5, 2)[:, : shape[0], : shape[1]]
-    return Maps(
-        quanta.astype(np.uint8),
-        np.stack([plane[1] for plane in planes]).astype(np.uint16),
-        kinds.astype(np.uint8),
-    )
-
-
-def random_options(rng: Rng, classes: int) -> DecodeOptions:
-    return DecodeOptions(
-        split=tuple((rng.random(classes) < 0.6).tolist()) if rng.random() < 0.5 else True,
-        prominence=float(rng.choice([0.0, 0.02, 0.3, 1.0])),
-        merge_classes=bool(rng.random() < 0.5),
-        min_area_px=int(rng.choice([0, 0, 4])),
-        max_area_px=None if rng.random() < 0.7 else 60,
-        min_score=float(rng.choice([0.0, 0.0, 0.9])),
-        fill_holes=bool(rng.random() < 0.5),
-    )
-
-
-def random_tiles(rng: Rng, shape: tuple[int, int]) -> list[Box]:
-    """Rows of tiles, each row cut at columns of its own, in any order."""
-
-    def cuts(length: int) -> list[int]:
-        inner = rng.integers(1, length, int(rng.integers(0, 7))).tolist() if length > 1 else []
-        return sorted({0, *inner, length})
-
-    tiles = [
-        ((y0, x0), (y1, x1))
-        for y0, y1 in pairwise(cuts(shape[0]))
-        for x0, x1 in pairwise(cuts(shape[1]))
-    ]
-    return [tiles[i] for i in rng.permutation(len(tiles))]
-
-
-def assert_same(found: Decoded, wanted: Decoded | dict[str, Any]) -> None:
-    for field in fields(Decoded):
-        one = getattr(found, field.name)
-        two = wanted[field.name] if isinstance(wanted, dict) else getattr(wanted, field.name)
-        assert one.dtype == two.dtype
-        np.testing.assert_array_equal(one, two, err_msg=field.name)
 
 
 def check_definition(seed: int) -> None:
@@ -341,7 +231,7 @@ def test_two_equal_peaks_split_their_flat_valley_in_the_middle_and_not_by_positi
 def test_the_definition_is_missed_when_ties_are_broken_by_position_alone() -> None:
     rng, options, broken = np.random.default_rng(1), DecodeOptions(), 0
     for _ in range(20):
-        inside, height = plateaus(rng, (24, 24))
+        inside, height = cases.plateaus(rng, (24, 24))
         maps = Maps(
             np.where(inside, 200, 0).astype(np.uint8)[None],
             height.astype(np.uint16)[None],
@@ -383,7 +273,7 @@ def test_contraction_inside_tiles_changes_nothing() -> None:
 def test_a_tile_depends_on_no_pixel_beyond_its_margin() -> None:
     rng = np.random.default_rng(3)
     options = DecodeOptions(fill_holes=True)
-    for family in FAMILIES:
+    for family in cases.FAMILIES:
         inside, height = family(rng, (60, 70))
         maps = Maps(
             np.where(inside, 200, 0).astype(np.uint8)[None],
@@ -409,7 +299,7 @@ def test_a_tile_depends_on_no_pixel_beyond_its_margin() -> None:
 def distinct_heights(rng: Rng) -> Maps:
     """A plane of a few hills, no two pixels of one height."""
     shape = (int(rng.integers(1, 40)), int(rng.integers(1, 40)))
-    inside, height = bumps(rng, shape)
+    inside, height = cases.bumps(rng, shape)
     order = np.argsort(np.argsort((height + rng.integers(0, 4000, shape)).ravel()))
     quanta = np.where(inside, 200, 0).astype(np.uint8)[None]
     spread = (order * 40).reshape(1, *shape).astype(np.uint16)

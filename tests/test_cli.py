@@ -33,6 +33,8 @@ VERBS = (
     "doctor",
     "train",
     "predict",
+    "decode",
+    "verify-tiling",
     "evaluate",
     "report",
     "demo",
@@ -174,8 +176,7 @@ class TestCodes:
         assert run(["data", "list"]) == 130
         assert capsys.readouterr() == (
             "",
-            "error: interrupted; repeat the command to go on with what is done, train with "
-            "--resume.\n",
+            "error: interrupted; repeat the command to go on with what is done.\n",
         )
 
     def test_the_entry_point_leaves_with_the_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,6 +407,8 @@ class TestScoring:
         (["m.safetensors", "--kinds", "k.csv"], "found --kinds with a model"),
         (["--labels", "a", "b", "-o", "c"], "found -o with --labels"),
         (["--labels", "a", "b", "--split", "val"], "found --split with --labels"),
+        (["--labels", "a", "b", "--diameter-px", "9"], "found --diameter-px with --labels"),
+        (["--labels", "a", "b", "--true-diameter"], "found --true-diameter with --labels"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(

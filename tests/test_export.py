@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from shapely.geometry import shape
@@ -26,6 +28,8 @@ from domainseg.instances.colours import class_colour
 from domainseg.instances.columns import OBJECT_COLUMNS, SCHEMA_VERSION
 from domainseg.instances.export import table_instances, write_coco, write_geojson, write_objects
 from domainseg.instances.measure import measure
+from domainseg.instances.object_text import geometries
+from domainseg.instances.outlines import find_outlines
 from domainseg.records import Instances
 
 LABELS = np.array(
@@ -103,6 +107,56 @@ def test_geojson_geometry_is_the_exact_outline(features: list[dict[str, Any]]) -
     assert len(features[2]["geometry"]["coordinates"]) == 2
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), density=st.floats(0.2, 0.9))
+def test_the_text_of_a_geometry_is_that_of_the_outline(seed: int, density: float) -> None:
+    random = np.random.default_rng(seed)
+    labels = random.integers(1, 4, (12, 130)) * (random.random((12, 130)) < density)
+    outlines = find_outlines(labels)
+    for index, text in enumerate(geometries(outlines)):
+        polygons = outlines.multipolygon(index)
+        single = len(polygons) == 1
+        assert json.loads(text) == {
+            "type": "Polygon" if single else "MultiPolygon",
+            "coordinates": polygons[0] if single else polygons,
+        }
+
+
+def test_large_and_small_measurements_read_back_to_the_same_numbers(
+    tmp_path: Path, table: pl.DataFrame
+) -> None:
+    values = [1e-300, 1.5e17, 1 / 3]
+    graded = table.with_columns(odd=pl.Series(values), none=pl.lit(None, pl.Float64))
+    path = tmp_path / "objects.geojson"
+    write_geojson(path, LABELS, table=graded, class_names=CLASSES)
+    read = [f["properties"]["measurements"] for f in json.loads(path.read_text())["features"]]
+    assert [one["odd"] for one in read] == values
+    assert not any("none" in one for one in read)
+
+
+def test_names_that_json_must_escape_are_escaped(tmp_path: Path) -> None:
+    name, channel = 'a"b\\c\n', 'µ"\\'
+    image = np.ones((1, *LABELS.shape), np.uint8)
+    table = measure(LABELS, class_names=(name,), image=image, channels=(channel,))
+    path = tmp_path / "objects.geojson"
+    write_geojson(path, LABELS, table=table, class_names=(name,))
+    properties = json.loads(path.read_text(encoding="utf-8"))["features"][0]["properties"]
+    assert properties["classification"]["name"] == name
+    assert properties["measurements"][f"intensity_mean_{channel}"] == 1
+
+
+def test_numbers_that_json_has_not_are_refused(tmp_path: Path, table: pl.DataFrame) -> None:
+    broken = table.with_columns(ratio=pl.lit(float("nan")))
+    with pytest.raises(ValueError, match="column 'ratio' holds NaN or infinity, which JSON cannot"):
+        write_geojson(tmp_path / "x", LABELS, table=broken, class_names=CLASSES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_without_a_name_is_refused(tmp_path: Path, table: pl.DataFrame) -> None:
+    with pytest.raises(ValueError, match="class 'debris, other' is none of cell"):
+        write_geojson(tmp_path / "x", LABELS, table=table, class_names=("cell",))
+
+
 def test_geojson_without_objects_is_an_empty_collection(tmp_path: Path) -> None:
     path = tmp_path / "none.geojson"
     empty = np.zeros((3, 3), np.int32)
@@ -169,6 +223,32 @@ def test_coco_without_objects_loads(tmp_path: Path) -> None:
     assert load(path).getImgIds() == [1]
 
 
+def test_an_object_of_billions_of_pixels_is_encoded_by_its_runs(tmp_path: Path) -> None:
+    side, hole = 60_000, 30_000
+    rows = np.arange(side)
+    runs = np.stack([rows, np.zeros_like(rows), np.full_like(rows, side)], 1)
+    right = np.stack([[hole], [hole + 1], [side - hole - 1]], 1)
+    runs[hole, 2] = hole
+    runs = np.insert(runs, hole + 1, right, axis=0)
+    whole = Instances(
+        ids=np.array([1]),
+        boxes=np.array([[[0, 0], [side, side]]]),
+        runs=runs,
+        offsets=np.array([0, len(runs)]),
+        classes=np.zeros(1, np.int16),
+        scores=np.ones(1, np.float32),
+        shape=(side, side),
+    )
+    path = tmp_path / "objects.json"
+    write_coco(path, [("a.png", whole)], class_names=CLASSES)
+    annotation = json.loads(path.read_text())["annotations"][0]
+    before = hole * side + hole
+    counts = {"size": [side, side], "counts": [0, before, 1, side * side - before - 1]}
+    expected = coco_mask.frPyObjects(counts, side, side)["counts"].decode()
+    assert annotation["segmentation"] == {"size": [side, side], "counts": expected}
+    assert annotation["area"] == side * side - 1
+
+
 def test_layers_become_instances_that_may_overlap() -> None:
     layers = np.zeros((2, 3, 4), np.int32)
     layers[0, :, :2], layers[1, 1, :] = 1, 2
@@ -198,6 +278,21 @@ def test_parquet_reads_back_equal_with_units_and_version(
         assert metadata[b"unit"].decode() == column.unit
         assert metadata[b"description"].decode() == column.description
     assert schema.field("intensity_std_DAPI").metadata[b"unit"] == b"intensity"
+
+
+def test_row_groups_hold_a_fixed_number_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "objects.parquet"
+    write_objects(pl.DataFrame({"label": range(40_000)}), parquet=path)
+    metadata = pq.ParquetFile(path).metadata
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    assert groups == [16_384, 16_384, 7_232]
+
+
+def test_a_table_without_rows_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "objects.parquet"
+    empty = measure(np.zeros((2, 2), np.int32))
+    write_objects(empty, parquet=path)
+    assert pl.read_parquet(path).equals(empty)
 
 
 def test_columns_that_others_added_are_written_too(tmp_path: Path, table: pl.DataFrame) -> None:

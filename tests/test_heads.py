@@ -71,6 +71,29 @@ def test_the_boundary_of_touching_squares_by_hand() -> None:
     assert boundary(labels, 2)[0].tolist() == [False, True, True, True, True, True] + [False] * 3
 
 
+def test_a_sigmoid_head_learns_each_class_whole_where_objects_overlap() -> None:
+    labels = np.array([[1, 1, 2, 0]], np.int32)
+    where = np.array([[[1, 1, 1, 0]], [[0, 0, 1, 0]]], bool)
+    truth = Truth(labels, np.array([0, 0, 1], np.int16), presence=where)
+    head = SemanticHead(activation="sigmoid")
+    targets = head.targets(truth, classes=2)
+    np.testing.assert_array_equal(targets, where)
+    scores = torch.from_numpy(16 * targets[None] - 8)
+    aim, weight = torch.from_numpy(targets[None]), torch.ones(1, 1, 1, 4)
+    best = head.loss(scores, aim, weight, classes=2)
+    hidden = scores.clone()
+    hidden[0, 0, 0, 2] = -8
+    assert best < 0.01 < head.loss(hidden, aim, weight, classes=2)
+    with pytest.raises(ValueError, match="a truth without presence has no target for sigmoid"):
+        head.targets(Truth(labels, truth.classes), classes=2)
+
+
+def test_heads_say_whether_objects_may_overlap() -> None:
+    others: tuple[Head, ...] = (SemanticHead(), HeightHead(), BoundaryHead())
+    assert SemanticHead(activation="sigmoid").overlapping
+    assert not any(head.overlapping for head in others)
+
+
 def test_targets_hold_the_class_of_each_object_and_ignore_the_background() -> None:
     labels = np.array([[1, 0, 2]], np.int32)
     truth = Truth(labels, np.array([0, 1, 0], np.int16))
@@ -116,7 +139,9 @@ PLACES = ((12, 12, 8), (12, 27.5, 8), (34, 34, 9), (34, 12, 6), (46, 34, 4))
 
 
 def truth_of(labels: NDArray[np.int32], classes: int) -> Truth:
-    return Truth(labels, (np.arange(labels.max() + 1) % classes).astype(np.int16))
+    kinds = (np.arange(labels.max() + 1) % classes).astype(np.int16)
+    planes = np.stack([(labels > 0) & (kinds[labels] == index) for index in range(classes)])
+    return Truth(labels, kinds, presence=planes)
 
 
 def encode(head: Head, targets: NDArray[np.float32], classes: int) -> Tensor:
@@ -132,10 +157,10 @@ def encode(head: Head, targets: NDArray[np.float32], classes: int) -> Tensor:
         named = planes[2:]
     elif isinstance(head, BoundaryHead):
         first, named = [one_hot(planes[0], 3)], planes[1:]
+    elif head.overlapping:
+        first, named = [16 * planes - 8], planes[:0]
     else:
         first, named = [one_hot(planes[0], classes + 1)], planes[1:]
-        if head.outputs(classes) == classes:
-            first = [first[0][1:]]
     return torch.cat([*first, *(one_hot(plane, classes) for plane in named)])[None]
 
 

@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from domainseg.images import open_image
-from domainseg.images.tiff_pages import SegmentCache
+from domainseg.images.segments import SegmentCache
 
 RNG = np.random.default_rng(3)
 

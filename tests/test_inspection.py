@@ -210,6 +210,27 @@ def test_page_holds_every_number_of_the_text_and_the_pictures(run: Path, tmp_pat
     assert "6,000" in source  # 6 objects on 2 x 2000 px of .25 um2
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "given", "heading"),
+    [
+        ({"title": "Steel"}, {"title": "Glass"}, None, "Steel"),
+        ({"title": "Steel"}, {"title": "Glass"}, "Lot 7", "Lot 7"),
+        ({"title": None}, {"title": "Glass"}, None, "2 runs"),
+        ({}, {}, None, "2 runs"),
+        (None, None, None, "2 runs"),
+    ],
+)
+def test_the_title_of_the_first_recipe_is_the_heading(
+    first: Any, second: Any, given: str | None, heading: str, tmp_path: Path
+) -> None:
+    runs = [write_image(tmp_path / name, FOUND_A) for name in "ab"]
+    for run, section in zip(runs, (first, second), strict=True):
+        change(run / "run.json", "recipe", to={"report": section})
+    page = inspect(runs, out=tmp_path / "out", title=given)
+    assert f"<h1><bdi>{heading}</bdi></h1>" in page.read_text(encoding="utf-8")
+    assert json.loads((page.parent / "report.json").read_text())["title"] == heading
+
+
 def test_densities_are_per_mm2_of_inspected_area_with_the_exact_interval(run: Path) -> None:
     found = key_number([run], "density_per_mm2")
     assert found["value"] == pytest.approx(6 / 1e-3)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from domainseg.errors import InputError, OutputError
+from domainseg.images import label_store as ome_zarr_module
 from domainseg.images import labels as labels_module
-from domainseg.images import ome_zarr as ome_zarr_module
 from domainseg.images import open_image, read_labels, write_labels
-from domainseg.images.ome_zarr import commonest_of_four, write_labels_ome_zarr
+from domainseg.images.label_store import commonest_of_four
+from domainseg.images.ome_zarr import write_labels_ome_zarr
 
 RNG = np.random.default_rng(17)
 LABELS = RNG.integers(0, 300, (40, 50)).astype(np.uint16)

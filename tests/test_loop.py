@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from domainseg.errors import RecipeError
+from domainseg.training import loop
+from domainseg.training.determinism import deterministic
 from domainseg.training.loop import (
     COLUMNS,
     Batch,
@@ -211,7 +214,10 @@ def test_steps_that_end_inside_an_epoch_are_validated_and_kept(
     assert [int(row["step"]) for row in rows(tmp_path)] == ends
 
 
-def test_metrics_have_one_whole_row_an_epoch(tmp_path: Path) -> None:
+def test_metrics_have_one_whole_row_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOSS_EVERY", 1)
     told: list[Progress] = []
     run(tmp_path, tell=told.append)
     found = rows(tmp_path)
@@ -226,6 +232,45 @@ def test_metrics_have_one_whole_row_an_epoch(tmp_path: Path) -> None:
     rates = [learning_rate_factor(s, steps=8, warmup_share=0.25) * 0.05 for s in (4, 8)]
     assert [float(row["learning_rate"]) for row in found] == pytest.approx(rates, rel=1e-4)
     assert 0 <= float(found[0]["minutes"]) <= float(found[1]["minutes"])
+
+
+def test_the_loss_is_read_from_the_device_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every: list[Progress] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "LOSS_EVERY", 1)
+        run(tmp_path / "every", tell=every.append)
+    monkeypatch.setattr(loop, "LOSS_EVERY", 3)
+    told: list[Progress] = []
+    run(tmp_path / "third", tell=told.append)
+    assert [p.step for p in told] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [p.loss for p in told] == [every[step - 1].loss for step in (1, 1, 3, 3, 3, 6, 6, 6)]
+
+
+def test_cuda_computes_in_one_order_while_a_training_runs() -> None:
+    def flags() -> tuple[bool, bool, bool, bool]:
+        return (
+            torch.backends.cudnn.deterministic,
+            torch.backends.cudnn.benchmark,
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+
+    before = flags()
+    with deterministic("cpu"):
+        assert flags() == before
+    seen = []
+
+    def killed() -> None:
+        with deterministic("cuda"):
+            seen.append(flags())
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        killed()
+    assert seen == [(True, False, True, True)]
+    assert flags() == before
 
 
 def test_metrics_of_a_resumed_run_are_those_of_a_whole_one(tmp_path: Path) -> None:
@@ -318,7 +363,22 @@ def test_minutes_become_steps() -> None:
     steps = steps_within(2, gone_s=10, step_s=0.5, validation_s=2, steps_per_epoch=20)
     assert SPARE == 0.97
     assert steps == int(106.4 / 0.6) == 177
-    assert steps_within(1, gone_s=99, step_s=0.5, validation_s=2, steps_per_epoch=20) == 1
+
+
+@pytest.mark.parametrize(
+    ("minutes", "gone_s", "needed"), [(1, 80.0, "1.4"), (1, 58.0, "1.1"), (0.05, 2.4, "0.1")]
+)
+def test_minutes_that_preparing_uses_up_are_refused(
+    minutes: float, gone_s: float, needed: str
+) -> None:
+    times = {"gone_s": gone_s, "step_s": 0.5, "validation_s": 2.0}
+    with pytest.raises(RecipeError) as caught:
+        steps_within(minutes, **times, steps_per_epoch=20)
+    assert str(caught.value) == (
+        f"train.max_minutes: found {minutes:g}, wanted more than the {needed} minutes that "
+        "preparing takes; raise it."
+    )
+    assert steps_within(float(needed), **times, steps_per_epoch=20) >= 1
 
 
 def test_a_step_is_timed_by_the_later_half(monkeypatch: pytest.MonkeyPatch) -> None:

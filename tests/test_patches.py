@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from domainseg.errors import OutputError
+from domainseg.images.resample import Grid, resample_labels
+from domainseg.records import Instances
 from domainseg.training.augment import Augmentation
 from domainseg.training.patches import (
     Numbers,
@@ -36,13 +38,13 @@ def prepared(
     plane = labels[None].astype(np.float32)
     whole = np.ones(labels.shape, bool) if weight is None else weight
     sha256 = save_planes(path, plane / np.float32(100), plane, whole)
-    places = find_places(labels)
+    places = find_places(Instances.from_label_map(labels))
     return Prepared(
         path=path,
         channels=1,
         shape=(labels.shape[0], labels.shape[1]),
         centres=places.centres,
-        classes=np.array(classes or (0,) * len(places.labels), np.int16),
+        classes=np.array(classes or (0,) * len(places.areas_px), np.int16),
         areas_px=places.areas_px,
         kind=kind,
         sha256=sha256,
@@ -82,11 +84,29 @@ def test_places_by_hand() -> None:
     labels = np.zeros((4, 6), np.int32)
     labels[0, 0] = 2
     labels[1:4, 2:5] = 5
-    places = find_places(labels)
-    assert places.labels.tolist() == [2, 5]
+    truth = Instances.from_label_map(labels)
+    places = find_places(truth)
     assert places.centres.tolist() == [[0, 0], [2, 3]]
     assert places.areas_px.tolist() == [1, 9]
-    assert len(find_places(np.zeros((3, 3), np.int32)).labels) == 0
+    # Twice as wide: column 3 covers 6 to 8; half as high: row 2 covers 1 to 1.5.
+    places = find_places(truth, scale_yx=(0.5, 2.0))
+    assert places.centres.tolist() == [[0, 0], [1, 6]]
+    assert places.areas_px.tolist() == [1, 9]
+    assert find_places(truth, scale_yx=(0.1, 0.1)).areas_px.tolist() == [1, 1]
+    assert find_places(Instances.from_label_map(np.zeros((3, 3), int))).centres.shape == (0, 2)
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.7, 0.7), (1.3, 1.3), (0.6, 1.5)])
+def test_places_are_those_of_the_labels_on_the_model_grid(scale: tuple[float, float]) -> None:
+    y, x = np.mgrid[:60, :80]
+    labels = (1 + y // 20 * 4 + x // 20).astype(np.int32)
+    labels[(y % 20 < 4) | (x % 20 < 3)] = 0
+    grid = Grid(scale, (round(60 * scale[0]), round(80 * scale[1])), (60, 80))
+    shown = Instances.from_label_map(resample_labels(labels, grid))
+    expected = find_places(shown)
+    found = find_places(Instances.from_label_map(labels), scale_yx=scale)
+    assert np.abs(found.centres - expected.centres).max() <= 1
+    np.testing.assert_allclose(found.areas_px, expected.areas_px, rtol=0.2)
 
 
 def test_prepared_planes_are_read_back_as_half_precision(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from domainseg import runs
+from domainseg import results
 from domainseg.errors import InputError, MissingInputError, OutputError, UsageError
 from domainseg.images import read_labels
-from domainseg.predict import name_images, predict
+from domainseg.predict import PartlyFailedError, name_images, predict
 from domainseg.report.run_folder import image_folders, read_image, read_label_map, read_objects
 from domainseg.runs import FILES, RunOptions, difference
 
@@ -50,7 +50,9 @@ def test_a_run_folder_holds_every_form_of_the_result(
     (run,) = predict(bright_model(), [image], tmp_path / "out")
     folder = tmp_path / "out" / "plate"
     assert run.folder == folder
-    assert {p.name for p in folder.iterdir()} == {*FILES, "run.json", "timings.json"}
+    small = {"labels.tif", "objects.coco.json"}
+    kept = {"maps.zarr", "run.json", "timings.json"}
+    assert {p.name for p in folder.iterdir()} == {*FILES, *small, *kept}
     np.testing.assert_array_equal(read_labels(folder / "labels.tif"), disc)
     assert run.objects["area_px"].to_list() == [(disc == 1).sum(), (disc == 2).sum()]
     assert pl.read_parquet(folder / "objects.parquet").equals(run.objects)
@@ -286,7 +288,7 @@ def test_a_run_of_another_setting_is_neither_returned_nor_replaced(
         # A PNG has no z to choose from; what matters here is what was asked for.
         room = import_module("domainseg.predict")
         real = room.open_image
-        monkeypatch.setattr(room, "open_image", lambda path, select: real(path, select={}))
+        monkeypatch.setattr(room, "open_image", lambda path, **_: real(path))
     with pytest.raises(OutputError) as caught:
         predict(model, [image], out, options=replace(exact, **change))
     assert str(caught.value) == (
@@ -336,8 +338,8 @@ def test_a_restart_that_fails_leaves_no_record_of_the_run_before(
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("at", ["write_objects", "write_geojson", "write_coco", "overlay"])
-def test_a_disk_without_room_leaves_nothing_half_written(
+@pytest.mark.parametrize("at", ["label_store", "reap", "write_labels", "overlay"])
+def test_a_disk_without_room_leaves_nothing_half_written_and_the_run_goes_on(
     tmp_path: Path,
     bright_model: Write,
     disc: NDArray[np.int32],
@@ -354,12 +356,93 @@ def test_a_disk_without_room_leaves_nothing_half_written(
             partial.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(runs, at, refuse)
-    with pytest.raises(OutputError):
-        predict(model, [image], tmp_path / "out")
+    with monkeypatch.context() as broken:
+        broken.setattr(results, at, refuse)
+        with pytest.raises(OutputError):
+            predict(model, [image], tmp_path / "out")
     left = {p.name for p in (tmp_path / "out" / "a").iterdir()}
-    assert left <= set(FILES)
-    assert "run.json" not in left
+    assert left <= {*FILES, "labels.tif", "objects.coco.json", "maps.zarr", "progress.json"}
+    assert "progress.json" in left
+    (run,) = predict(model, [image], tmp_path / "out")
+    assert json.loads((run.folder / "timings.json").read_text())["tiles_from_before"] > 0
+    assert not (run.folder / "progress.json").exists()
+
+
+def test_an_unfinished_run_of_another_setting_is_refused_and_restarted(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    model, out = bright_model(), tmp_path / "out"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(results, "reap", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict(model, [image], out)
+    other = RunOptions(overrides=("instances.threshold=0.6",))
+    with pytest.raises(OutputError) as caught:
+        predict(model, [image], out, options=other)
+    assert str(caught.value) == (
+        f"{out / 'a'}: found an unfinished run with another recipe.instances.threshold, wanted "
+        "the same model, image and settings; choose another output folder, or replace it with "
+        "--restart."
+    )
+    save_png(tmp_path / "a.png", np.ascontiguousarray(grey(disc)[::-1]))
+    with pytest.raises(OutputError, match=r"an unfinished run with another image\.sha256"):
+        predict(model, [image], out)
+    (run,) = predict(model, [image], out, options=replace(other, restart=True))
+    assert json.loads((run.folder / "timings.json").read_text())["tiles_from_before"] == 0
+
+
+def test_images_that_cannot_be_read_do_not_stop_the_others(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    folder = tmp_path / "images"
+    for name in "abc":
+        save_png(folder / f"{name}.png", grey(disc))
+    whole = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PartlyFailedError) as caught:
+        predict(bright_model(), [folder], tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'}: found 1 of 3 images that could not be run (b), wanted images that "
+        "can be read and fit the model; mend or leave them out and repeat the command: what is "
+        "done stays."
+    )
+    ((name, failure),) = caught.value.failures
+    assert name == "b"
+    assert str(failure).startswith(f"{folder / 'b.png'}: found a truncated or corrupt PNG file")
+    table = pl.read_parquet(tmp_path / "out" / "objects.parquet")
+    assert table["image"].to_list() == ["a", "a", "c", "c"]
+
+
+def test_only_the_regions_given_are_inspected(
+    tmp_path: Path, bright_model: Write, discs: Draw
+) -> None:
+    labels = discs((200, 200), (40, 40, 9), (150, 150, 12))
+    image = save_png(tmp_path / "a.png", grey(labels))
+    ring = [[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]
+    roi = tmp_path / "roi.geojson"
+    roi.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    options = RunOptions(roi=roi, spacing_um=2.0)
+    (run,) = predict(bright_model(), [image], tmp_path / "out", options=options)
+    found = read_labels(run.folder / "labels.tif")
+    np.testing.assert_array_equal(found, np.where(labels == 1, 1, 0))
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["inspected_px"] == 10_000
+    assert record["inspected_um2"] == 40_000
+    assert record["area"] is not None
+    with pytest.raises(OutputError, match="a run with another area"):
+        predict(bright_model(), [image], tmp_path / "out", options=RunOptions(spacing_um=2.0))
+
+
+def test_maps_can_be_dropped(tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    (run,) = predict(bright_model(), [image], tmp_path / "out", options=RunOptions(drop_maps=True))
+    assert not (run.folder / "maps.zarr").exists()
+    assert predict(bright_model(), [image], tmp_path / "out")[0].repeated
 
 
 def test_an_output_folder_that_is_a_file_is_refused(

@@ -14,10 +14,12 @@ from domainseg.recipe import Recipe, recipe_from_json
 from domainseg.records import Instances, Sample
 from domainseg.sources import (
     DROPPED,
+    ClassMap,
     map_classes,
     map_instances,
     map_semantic,
     open_source,
+    presence,
     truth_labels,
 )
 
@@ -160,8 +162,41 @@ class TestTruth:
         with pytest.raises(InputError) as caught:
             truth_labels(sample_of(replace(objects, runs=runs)))
         assert str(caught.value) == (
-            "a: found objects that overlap, wanted each pixel in one object; part them."
+            "a: found objects that overlap, wanted each pixel in one object; part them, or use "
+            "head.name=semantic with head.activation=sigmoid."
         )
+
+
+class TestOverlap:
+    @pytest.fixture
+    def crossing(self, objects: Instances) -> Sample:
+        """Return the weld, the pore over one of its pixels and one of the crack's, the crack."""
+        runs = np.array([[0, 0, 2], [1, 0, 1], [0, 1, 1], [2, 2, 1], [2, 1, 2]], np.int64)
+        truth = replace(objects, runs=runs, offsets=np.array([0, 2, 4, 5]))
+        return sample_of(truth)
+
+    def test_the_last_of_objects_that_share_a_pixel_shows(self, crossing: Sample) -> None:
+        labels, classes = truth_labels(crossing, overlapping=True)
+        np.testing.assert_array_equal(labels, [[1, 2, 0, 0], [1, 0, 0, 0], [0, 3, 3, 0]])
+        np.testing.assert_array_equal(classes, [0, 0, 1, 2])
+
+    def test_each_class_is_seen_whole(self, crossing: Sample) -> None:
+        weld, pore, crack, none = presence(crossing, 4)
+        np.testing.assert_array_equal(weld, [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+        np.testing.assert_array_equal(pore, [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]])
+        np.testing.assert_array_equal(crack, [[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0]])
+        assert not none.any()
+
+    def test_a_class_is_also_where_the_class_plane_says(self, crossing: Sample) -> None:
+        plane = np.zeros((3, 4), np.int16)
+        plane[0, 3] = 2
+        _, pore, _ = presence(replace(crossing, semantic=plane), 3)
+        np.testing.assert_array_equal(pore, [[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]])
+
+    def test_without_objects_no_class_is_anywhere(self, objects: Instances) -> None:
+        none = map_instances(objects, ClassMap(("a",), np.full(3, DROPPED, np.int16)))
+        assert not presence(sample_of(none), 1).any()
+        assert not truth_labels(sample_of(none))[0].any()
 
 
 def write(root: Path, name: str, mask: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:

@@ -37,18 +37,52 @@ def refusal(found: tuple[Entry, ...], options: Split, root: Path = Path()) -> st
 def test_crops_of_one_plate_never_straddle_a_split(
     crops: list[tuple[str, int]], seed: int, val: float, test: float
 ) -> None:
-    found = [Entry("train-anchor", group="anchor")]
+    found = [Entry(f"anchor-{number}", group=f"anchor-{number}") for number in range(3)]
     found += [Entry(f"{plate}/{number}", group=plate) for plate, number in crops]
-    options = Split(seed=seed, val=val, test=test)
-    if not any(part_of(entry.group, options) == "train" for entry in found):
-        return
-    parts = split(found, options)
+    parts = split(found, Split(seed=seed, val=val, test=test))
     groups = [{entry.group for entry in getattr(parts, part)} for part in PARTS]
     assert not groups[0] & groups[1]
     assert not groups[0] & groups[2]
     assert not groups[1] & groups[2]
     together = [entry.id for part in PARTS for entry in getattr(parts, part)]
     assert sorted(together) == sorted(entry.id for entry in found)
+
+
+@given(st.integers(3, 12), st.integers(), st.floats(0, 0.5), st.floats(0, 0.49))
+def test_every_part_with_a_share_has_a_group_however_few_there_are(
+    count: int, seed: int, val: float, test: float
+) -> None:
+    found = entries(*map(str, range(count)))
+    options = Split(seed=seed, val=val, test=test)
+    parts = split(found, options)
+    shares = {"train": True, "val": test + val > test, "test": test > 0}
+    assert {part: bool(getattr(parts, part)) for part in PARTS} == shares
+    assert split(found[::-1], options) == parts
+
+
+@given(st.integers(), st.integers(3, 12))
+def test_as_few_groups_move_as_parts_were_empty(seed: int, count: int) -> None:
+    found = entries(*map(str, range(count)))
+    options = Split(seed=seed, val=0.15, test=0.15)
+    drawn = {entry.id: part_of(entry.group, options) for entry in found}
+    parts = split(found, options)
+    moved = [e.id for part in PARTS for e in getattr(parts, part) if drawn[e.id] != part]
+    assert len(moved) == len(set(PARTS) - set(drawn.values()))
+
+
+def share_of(name: str, seed: int) -> float:
+    return int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:16], 16) / 2**64
+
+
+def test_the_group_with_the_nearest_hash_fills_an_empty_part() -> None:
+    # Shares by hand: all four train by their hashes.
+    shares = {name: share_of(name, 3) for name in map(str, range(200))}
+    names = [name for name, share in shares.items() if share > 0.4][:4]
+    low, second, *others = sorted(names, key=lambda name: shares[name])
+    parts = split(entries(*names), Split(seed=3, val=0.2, test=0.1))
+    assert [e.id for e in parts.val] == [low]
+    assert [e.id for e in parts.test] == [second]
+    assert {e.id for e in parts.train} == set(others)
 
 
 @given(st.permutations([f"p{i}" for i in range(12)]))
@@ -67,9 +101,7 @@ def test_a_larger_validation_share_takes_from_training_only(
 
 
 def test_the_hash_is_sha256_of_seed_and_group_as_a_share() -> None:
-    shares = {}
-    for name in (f"g{i}" for i in range(50)):
-        shares[name] = int(hashlib.sha256(f"7:{name}".encode()).hexdigest()[:16], 16) / 2**64
+    shares = {name: share_of(name, 7) for name in (f"g{i}" for i in range(50))}
     parts = split(entries(*shares), Split(seed=7, val=0.2, test=0.1))
     assert {e.id for e in parts.test} == {name for name, u in shares.items() if u < 0.1}
     assert {e.id for e in parts.val} == {name for name, u in shares.items() if 0.1 <= u < 0.3}
@@ -111,6 +143,23 @@ def test_nothing_to_train_on_is_refused() -> None:
     assert refusal(by_column(a="val", b="test"), Split(by="column")) == (
         "split: found no image to train on among 2, wanted at least one; "
         "change the rule (by column) or add images."
+    )
+
+
+def test_fewer_groups_than_parts_are_refused() -> None:
+    assert refusal(entries("a", "b"), Split()) == (
+        "split: found 2 images, wanted an image for each of train, val, test; "
+        "add images, or set data.split.val or data.split.test to 0."
+    )
+    plates = tuple(Entry(name, group="P1") for name in "abcd")
+    assert refusal(plates, Split(test=0)) == (
+        "split: found 4 images of 1 group, wanted a group for each of train, val; "
+        "add images, or set data.split.val or data.split.test to 0."
+    )
+    assert [e.id for e in split(plates, Split(val=0, test=0)).train] == list("abcd")
+    assert refusal((), Split()) == (
+        "split: found no image to train on among 0, wanted at least one; "
+        "change the rule (by hash) or add images."
     )
 
 

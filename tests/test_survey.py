@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import yaml
 from numpy.typing import NDArray
 
 from domainseg.errors import InputError, OutputError, RecipeError
+from domainseg.loaders.mask_folder import Folder
 from domainseg.recipe import load_recipe
+from domainseg.records import Entry, Instances, Sample
+from domainseg.sources import open_source
 from domainseg.survey import survey_recipe, write_first_recipe
 
 RECIPE = """\
@@ -44,10 +48,40 @@ def write(root: Path, labels: NDArray[np.uint8], *, count: int = 1) -> tuple[Pat
     return folders
 
 
+def write_channels(path: Path, kind: str) -> None:
+    """Write 64 x 64 px of grey, RGB or RGBA, or of channels of these names."""
+    ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    names = kind.split()
+    if kind == "grey":
+        tifffile.imwrite(path, ramp)
+    elif kind in ("rgb", "rgba"):
+        pixels = np.stack([ramp] * len(kind), -1).astype(np.uint8)
+        extra = ["unassalpha"] if kind == "rgba" else None
+        tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=extra)
+    else:
+        metadata = {"axes": "CYX", "Channel": {"Name": names}}
+        # The ending decides nothing: OME-XML is found by what the file says.
+        tifffile.imwrite(path, np.stack([ramp] * len(names)), ome=True, metadata=metadata)
+
+
 def recipe(root: Path, loader: str = "mask_folder") -> Path:
     path = root / "r.yaml"
     path.write_text(RECIPE.format(loader=loader, root=root), encoding="utf-8")
     return path
+
+
+def twice(truth: Instances) -> Instances:
+    """Return the objects and the same again over them."""
+    count = len(truth)
+    return replace(
+        truth,
+        ids=np.arange(1, 2 * count + 1),
+        boxes=np.tile(truth.boxes, (2, 1, 1)),
+        runs=np.tile(truth.runs, (2, 1)),
+        offsets=np.concatenate([truth.offsets, truth.offsets[1:] + truth.offsets[-1]]),
+        classes=np.tile(truth.classes, 2),
+        scores=np.tile(truth.scores, 2),
+    )
 
 
 def kaggle(root: Path, masks: list[NDArray[np.uint8]]) -> None:
@@ -81,6 +115,27 @@ class TestSurvey:
         assert survey_recipe(recipe(tmp_path, "kaggle_nuclei")).notes[-1] == (
             "overlaps: 2 px in 1 of 1 images are in several masks; the first mask keeps them"
         )
+
+    def test_objects_that_overlap_are_those_of_a_sigmoid_head(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(tmp_path, disc(32, 6))
+        load = Folder.load
+
+        def overlapping(folder: Folder, entry: Entry) -> Sample:
+            sample = load(folder, entry)
+            assert sample.truth is not None
+            return replace(sample, truth=twice(sample.truth))
+
+        monkeypatch.setattr(Folder, "load", overlapping)
+        with pytest.raises(InputError) as caught:
+            survey_recipe(recipe(tmp_path))
+        assert str(caught.value) == (
+            "0: found objects that overlap, wanted each pixel in one object; part them, or use "
+            "head.name=semantic with head.activation=sigmoid."
+        )
+        sigmoid = ["head={name: semantic, activation: sigmoid}"]
+        assert survey_recipe(recipe(tmp_path), overrides=sigmoid).rows[0][:3] == ("train", "1", "2")
 
     def test_a_step_of_augmentation_that_does_not_exist_is_refused(self, tmp_path: Path) -> None:
         write(tmp_path, disc(32, 6))
@@ -125,12 +180,66 @@ class TestFirstRecipe:
         write_first_recipe(images, masks, tmp_path / "r.yaml")
         assert load_recipe(tmp_path / "r.yaml").instances.min_area_px == 20
 
+    @pytest.mark.parametrize(("count", "parts"), [(1, "1 0 0"), (2, "1 1 0"), (3, "1 1 1")])
+    def test_few_images_are_split_so_that_a_check_takes_them(
+        self, count: int, parts: str, tmp_path: Path
+    ) -> None:
+        images, labels = write(tmp_path, disc(64, 12), count=count)
+        out = tmp_path / "r.yaml"
+        write_first_recipe(images, labels, out)
+        splits = open_source(load_recipe(out)).splits
+        assert [len(splits.train), len(splits.val), len(splits.test)] == [*map(int, parts.split())]
+
     def test_colour_images_keep_their_colours(self, tmp_path: Path) -> None:
         images, labels = write(tmp_path, disc(32, 8))
         pixels = np.zeros((32, 32, 3), np.uint8)
         tifffile.imwrite(images / "0.tif", pixels, photometric="rgb")
         write_first_recipe(images, labels, tmp_path / "r.yaml")
         assert load_recipe(tmp_path / "r.yaml").data.channels == "rgb"
+
+    @pytest.mark.parametrize(
+        ("kinds", "wanted"),
+        [
+            (("grey", "grey"), "grey"),
+            (("rgb", "rgb"), "rgb"),
+            (("grey", "rgb"), "rgb"),
+            (("rgba", "grey"), "rgb"),
+            (("DAPI",), "grey"),
+            (("c0 c1", "c0 c1"), ("c0", "c1")),
+            (("c0 c1 c2 c3 c4",), ("c0", "c1", "c2", "c3", "c4")),
+            (("DAPI GFP RFP", "GFP DAPI RFP"), ("DAPI", "GFP", "RFP")),
+            (("488 561",), ("488", "561")),
+        ],
+    )
+    def test_channels_are_those_that_a_check_takes(
+        self, kinds: tuple[str, ...], wanted: str | tuple[str, ...], tmp_path: Path
+    ) -> None:
+        images, labels = write(tmp_path, disc(64, 12), count=3)
+        for number, kind in zip(range(3), kinds * 3, strict=False):
+            write_channels(images / f"{number}.tif", kind)
+        out = tmp_path / "r.yaml"
+        write_first_recipe(images, labels, out)
+        assert load_recipe(out).data.channels == wanted
+        small = ["model.weights=null", "model.depth=2", "model.decoder_channels=[16, 8]"]
+        assert survey_recipe(out, overrides=small).rows[0][0] == "train"
+
+    def test_images_that_no_choice_of_channels_fits_are_refused(self, tmp_path: Path) -> None:
+        images, labels = write(tmp_path, disc(64, 12), count=3)
+        write_channels(images / "1.tif", "DAPI GFP")
+        with pytest.raises(InputError) as caught:
+            write_first_recipe(images, labels, tmp_path / "r.yaml")
+        assert str(caught.value) == (
+            f"{images}: found channels DAPI, GFP in 1 and grey in 0, wanted the same in every "
+            "image; keep one kind of image in the folder."
+        )
+        write_channels(images / "1.tif", "DAPI DAPI")
+        with pytest.raises(InputError) as caught:
+            write_first_recipe(images, labels, tmp_path / "r.yaml")
+        assert str(caught.value) == (
+            f"{images}: found channels DAPI, DAPI in 1, wanted a name of its own for each; "
+            "name them in the files."
+        )
+        assert not (tmp_path / "r.yaml").exists()
 
     def test_the_header_says_what_was_found(self, tmp_path: Path) -> None:
         images, labels = write(tmp_path, disc(64, 10), count=3)

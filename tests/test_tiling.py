@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from domainseg.models.network import whole_window_layers
 from domainseg.tiling.forward import MapMaker, forward_maps
-from domainseg.tiling.grid import Lattice, covers, read_window, reflected, tiles
+from domainseg.tiling.grid import (
+    Lattice,
+    core_in_window,
+    core_shape,
+    covers,
+    read_window,
+    reflected,
+    tiles,
+)
 from domainseg.tiling.halo import HaloReading, measure_halos, smallest_halo
 
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 70))
@@ -64,6 +72,55 @@ def test_windows_of_one_image_have_one_shape_and_start_at_multiples_of_the_strid
     assert len({tile.shape for tile in grid}) == 1
     for tile in grid:
         assert all(n % lattice.stride_px == 0 for n in (*tile.origin, *tile.shape))
+
+
+@settings(deadline=None)
+@given(SHAPES, LATTICES, st.data())
+def test_an_offset_moves_the_borders_and_nothing_else(
+    shape: tuple[int, int], lattice: Lattice, data: st.DataObject
+) -> None:
+    steps = st.integers(0, lattice.core_px // lattice.stride_px - 1)
+    y, x = (data.draw(steps) * lattice.stride_px for _ in range(2))
+    grid = tiles(shape, lattice, offset=(y, x))
+    seen = np.zeros(shape, int)
+    for tile in grid:
+        (y0, x0), (y1, x1) = tile.core
+        seen[y0:y1, x0:x1] += 1
+        inner = core_in_window(tile)
+        assert all(0 <= s.start < s.stop <= n for s, n in zip(inner, tile.shape, strict=True))
+        assert all(n % lattice.stride_px == 0 for n in (*tile.origin, *tile.shape))
+        if (y, x) != (0, 0):
+            assert y0 == 0 or (y0 - y) % lattice.core_px == 0
+            assert x0 == 0 or (x0 - x) % lattice.core_px == 0
+    assert (seen == 1).all()
+    assert len({tile.shape for tile in grid}) == 1
+
+
+def test_the_first_cores_end_at_the_offset() -> None:
+    grid = tiles((20, 9), Lattice(8, 4, 4), offset=(4, 0))
+    assert [tile.core for tile in grid] == [
+        ((0, 0), (4, 8)),
+        ((0, 8), (4, 9)),
+        ((4, 0), (12, 8)),
+        ((4, 8), (12, 9)),
+        ((12, 0), (20, 8)),
+        ((12, 8), (20, 9)),
+    ]
+    assert grid[0].origin == (-8, -4)
+    # An image that one core would hold is cut where the offset says so.
+    assert [tile.core for tile in tiles((6, 6), Lattice(8, 4, 4), offset=(4, 0))] == [
+        ((0, 0), (4, 6)),
+        ((4, 0), (6, 6)),
+    ]
+
+
+@pytest.mark.parametrize("offset", [(2, 0), (0, 8), (-4, 0)])
+def test_an_offset_off_the_stride_or_beyond_the_core_is_refused(offset: tuple[int, int]) -> None:
+    message = (
+        rf"offset is \({offset[0]}, {offset[1]}\), wanted multiples of the network's stride 4 "
+    )
+    with pytest.raises(ValueError, match=message + "below 8"):
+        tiles((20, 20), Lattice(8, 4, 4), offset=offset)
 
 
 def test_an_image_that_fits_in_a_core_is_padded_to_the_stride_only() -> None:
@@ -136,6 +193,53 @@ def test_every_batch_has_one_shape_and_a_small_image_is_run_once() -> None:
     network.batches.clear()
     forward_maps(maker(network), np.zeros((3, 8, 8), np.float32), Lattice(8, 0, 8, batch=3))
     assert network.batches == [1]
+
+
+def turned(image: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
+    """Return one of the 8 symmetries of planes ``(..., h, w)``."""
+    mirrored = image[..., ::-1] if turn >= 4 else image
+    return np.ascontiguousarray(np.rot90(mirrored, turn, (-2, -1)))
+
+
+def test_symmetries_see_each_window_in_eight_ways_and_turn_the_scores_back() -> None:
+    seen: list[NDArray[np.float32]] = []
+
+    class Watching(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            seen.append(image.numpy().copy())
+            return image
+
+    window = np.arange(2 * 3 * 4 * 6, dtype=np.float32).reshape(2, 3, 4, 6)
+    before = window.copy()
+    eight = replace(maker(Watching()), symmetries=8)
+    np.testing.assert_allclose(eight.scores(torch.from_numpy(window)).numpy(), before, rtol=1e-6)
+    np.testing.assert_array_equal(window, before)
+    assert {image.tobytes() for image in seen} == {
+        turned(before, turn).tobytes() for turn in range(8)
+    }
+    assert len(seen) == 8
+
+
+def test_scores_over_symmetries_turn_with_the_image() -> None:
+    image = np.random.default_rng(4).random((1, 3, 24, 16), np.float32)
+    network = convolutions(3)
+    eight, one = replace(maker(network), symmetries=8), maker(network)
+    plain = eight.scores(torch.from_numpy(image)).numpy()
+    for turn in range(8):
+        got = eight.scores(torch.from_numpy(turned(image, turn))).numpy()
+        np.testing.assert_allclose(got, turned(plain, turn), atol=1e-5)
+    assert np.abs(one.scores(torch.from_numpy(image)).numpy() - plain).max() > 0.01
+
+
+def test_scores_over_symmetries_are_the_mean_of_single_passes() -> None:
+    image = np.random.default_rng(5).random((1, 3, 8, 8), np.float32)
+    network = convolutions(2)
+    passes = []
+    for turn in range(8):
+        back = np.rot90(scores(network, turned(image[0], turn)), -turn, (-2, -1))
+        passes.append(back[..., ::-1] if turn >= 4 else back)
+    made = replace(maker(network), symmetries=8)(image)
+    np.testing.assert_allclose(made.foreground[0, 0], np.mean(passes, 0)[0], atol=1e-5)
 
 
 def convolutions(count: int, *, size: int = 3) -> nn.Module:
@@ -265,3 +369,22 @@ def test_layers_that_see_a_neighbourhood_are_not_named() -> None:
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
     )
     assert whole_window_layers(network) == ()
+
+
+def test_cores_are_as_few_as_allowed_and_of_one_size() -> None:
+    assert core_shape((8192, 8192), Lattice(2048, 192, 32)) == (2048, 2048)
+    assert core_shape((2967, 2220), Lattice(2048, 192, 32)) == (1504, 1120)
+    assert core_shape((1, 5000), Lattice(2048, 192, 32)) == (32, 1696)
+    grid = tiles((2967, 2220), Lattice(2048, 192, 32))
+    assert len(grid) == 4
+    assert {tile.shape for tile in grid} == {(1888, 1504)}
+
+
+@settings(deadline=None)
+@given(SHAPES, LATTICES)
+def test_no_core_is_larger_than_allowed(shape: tuple[int, int], lattice: Lattice) -> None:
+    sides = core_shape(shape, lattice)
+    for side, length in zip(sides, shape, strict=True):
+        assert side % lattice.stride_px == 0
+        assert side <= lattice.core_px
+        assert -(-length // side) == -(-length // lattice.core_px)

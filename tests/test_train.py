@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +16,16 @@ import torch
 import yaml
 from PIL import Image
 
-from domainseg.errors import InputError, OutputError
+from domainseg.errors import InputError, OutputError, RecipeError
+from domainseg.evaluate import evaluate_model
+from domainseg.loaders.mask_folder import Folder
 from domainseg.models.model_file import ModelCard, read_card, read_model
 from domainseg.predict import predict
 from domainseg.recipe import load_recipe, recipe_from_json
+from domainseg.records import Entry, Instances, Sample
 from domainseg.sources import open_source
-from domainseg.train import Trained, prepare, train
-from domainseg.train_folder import keep_digest, minutes_before
+from domainseg.train import Trained, train
+from domainseg.train_folder import keep_digest, minutes_before, prepare
 from domainseg.training.loop import Progress
 
 Values = Callable[..., dict[str, Any]]
@@ -318,9 +322,9 @@ def test_minutes_of_interrupted_runs_are_remembered(tmp_path: Path) -> None:
     assert minutes_before(tmp_path) == 4
 
 
-def test_validation_of_several_layers_scores_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_is_scored_as_prediction_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
     room = import_module("domainseg.train")
-    seen: list[str] = []
+    seen: list[object] = []
 
     def comparing(kind: str) -> Callable[..., _Empty]:
         def compare(*_: object, **__: object) -> _Empty:
@@ -329,29 +333,136 @@ def test_validation_of_several_layers_scores_objects(monkeypatch: pytest.MonkeyP
 
         return compare
 
+    def segmented(*_: object, diameter_px: float, **__: object) -> SimpleNamespace:
+        seen.append(diameter_px)
+        return SimpleNamespace(labels=np.zeros((1, 4, 4), np.int32), instances=lambda: None)
+
     monkeypatch.setattr(room, "overlap_instances", comparing("objects"))
     monkeypatch.setattr(room, "overlap_maps", comparing("maps"))
     monkeypatch.setattr(room, "tally", lambda overlaps: overlaps)
-    monkeypatch.setattr(room, "truth_labels", lambda _sample: (np.zeros((2, 2), np.int32), None))
-    monkeypatch.setattr(room, "object_diameter", lambda _sample: None)
-    for layers, kind in ((1, "maps"), (2, "objects")):
-        made = SimpleNamespace(labels=np.zeros((layers, 2, 2)), instances=lambda: None)
-        monkeypatch.setattr(room, "segment", lambda *_, made=made, **__: made)
-        entry = SimpleNamespace(group="g")
-        source = SimpleNamespace(
-            splits=SimpleNamespace(val=[entry]),
-            load=lambda _entry: SimpleNamespace(truth=0, ignore=None),
-        )
+    monkeypatch.setattr(room, "segment", segmented)
+    truth = Instances.from_label_map(np.ones((4, 4), np.int32))
+    sample = Sample("a", np.zeros((1, 4, 4), np.uint8), ("grey",), truth=truth)
+    for overlapping, kind in ((False, "maps"), (True, "objects")):
         job = SimpleNamespace(
-            source=source, segmenter=lambda _network: None, ranges={}, diameter_px=None
+            source=SimpleNamespace(
+                splits=SimpleNamespace(val=[Entry("a", "a")]), load=lambda _entry: sample
+            ),
+            recipe=SimpleNamespace(head=SimpleNamespace(overlapping=overlapping)),
+            segmenter=lambda _network: None,
+            ranges={},
+            diameter_px=7.0,
         )
         assert room._Job.score(job, None, 0) == 0.25
-        assert seen.pop() == kind
+        # Not the diameter of the truth, which is 4.5 px.
+        assert seen == [7.0, kind]
+        seen.clear()
 
 
 class _Empty:
     def metrics(self) -> SimpleNamespace:
         return SimpleNamespace(mean_ap=0.25)
+
+
+@pytest.fixture
+def crossing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Return the data of a recipe in which a square of each of two classes overlap by half."""
+    labels = np.zeros((40, 40), np.uint8)
+    labels[10:20, 8:20], labels[10:20, 20:32] = 1, 2
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            Image.fromarray(labels * 100).save(tmp_path / folder / f"{name}.png")
+    load = Folder.load
+
+    def crossed(folder: Folder, entry: Entry) -> Sample:
+        sample = load(folder, entry)
+        assert sample.truth is not None
+        runs = sample.truth.runs - [[0, 6, 0]] * np.repeat([[0], [1]], 10, axis=0)
+        classes = np.array([0, 1], np.int16)
+        return replace(sample, truth=replace(sample.truth, runs=runs, classes=classes))
+
+    monkeypatch.setattr(Folder, "load", crossed)
+    monkeypatch.setattr(Folder, "classes", ("a", "b"))
+
+    def data(**changes: Any) -> dict[str, Any]:
+        split = {"by": "hash", "val": 0.5, "test": 0}
+        loader = {"name": "mask_folder"}
+        return {"loader": loader, "root": str(tmp_path), "split": split, **changes}
+
+    return data
+
+
+SIGMOID = {"name": "semantic", "activation": "sigmoid"}
+
+
+def test_overlapping_truth_is_prepared_whole_for_a_sigmoid_head(
+    crossing: Callable[..., dict[str, Any]], recipe: Recipe, tmp_path: Path
+) -> None:
+    data = crossing(split={"by": "hash", "val": 0, "test": 0}, diameter_px=20, channels="grey")
+    plan = load_recipe(recipe(data=data, head=SIGMOID))
+    (first, _), diameter = prepare(open_source(plan), plan, tmp_path / "made", ranges={})
+    # 120 px each; the model grid is wider by 20 over the diameter of that circle.
+    assert diameter == pytest.approx((4 / np.pi * 120) ** 0.5)
+    scale = 20 / diameter
+    planes = np.asarray(first.planes())
+    assert planes.shape == (1 + 2 + 1, *first.shape)
+    for plane, left, right in ((planes[1], 8, 20), (planes[2], 14, 26)):
+        rows, columns = np.nonzero(plane == 1)
+        assert [rows.min(), rows.max() + 1] == pytest.approx([10 * scale, 20 * scale], abs=0.6)
+        assert [columns.min(), columns.max() + 1] == pytest.approx(
+            [left * scale, right * scale], abs=0.6
+        )
+    assert first.classes.tolist() == [0, 1]
+    assert first.centres[:, 1].tolist() == [round(14 * scale - 0.5), round(20 * scale - 0.5)]
+    other = load_recipe(recipe(data=data))
+    with pytest.raises(InputError, match="a: found objects that overlap"):
+        prepare(open_source(other), other, tmp_path / "other", ranges={})
+
+
+def test_a_sigmoid_head_trains_and_is_scored_on_overlapping_truth(
+    crossing: Callable[..., dict[str, Any]], recipe: Recipe, tmp_path: Path
+) -> None:
+    trained = train(recipe(data=crossing(), head=SIGMOID, train={"max_steps": 2}), tmp_path / "out")
+    assert 0 <= trained.scores["val_mean_ap"] <= 1
+    assert read_card(trained.model).training["objects"] == 2
+    found = evaluate_model(trained.model, part="val", out=tmp_path / "scored")
+    assert found.all.tally.counts[0].matched + found.all.tally.counts[0].missed == 2
+    assert found.all.mean.mean_ap == pytest.approx(trained.scores["val_mean_ap"])
+
+
+def test_minutes_that_preparing_uses_up_are_refused_and_more_may_be_given(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    minutes = {"max_steps": None, "max_minutes": 1e-4}
+    with pytest.raises(RecipeError) as caught:
+        train(recipe(train=minutes), out)
+    assert str(caught.value).startswith("train.max_minutes: found 0.0001, wanted more than the 0.")
+    assert str(caught.value).endswith(" minutes that preparing takes; raise it.")
+    assert train(recipe(train={"max_steps": 2}), out).model.exists()
+
+
+def test_halos_are_measured_on_images_with_objects_of_every_kind() -> None:
+    room = import_module("domainseg.train")
+    sides = {"a": 10, "b": 9, "c": 8, "d": 5, "e": 99}
+    kinds = {"a": "x", "b": "x", "c": "x", "d": "y", "e": "y"}
+
+    def load(entry: Entry) -> Sample:
+        side = sides[entry.id]
+        labels = np.full((side, side), entry.id != "e", np.int32)
+        truth = Instances.from_label_map(labels)
+        return Sample(entry.id, labels[None], ("grey",), truth=truth)
+
+    def chosen(names: str, *, val: bool = True) -> str:
+        entries = [Entry(name, group=name, kind=kinds[name]) for name in names]
+        splits = SimpleNamespace(val=entries if val else [], train=entries)
+        job = SimpleNamespace(source=SimpleNamespace(splits=splits, load=load))
+        return "".join(entry.id for entry in room._halo_entries(job))
+
+    assert chosen("abcde") == chosen("edcba") == chosen("abcde", val=False) == "adbc"
+    assert chosen("abe") == "abe"
+    assert chosen("e") == "e"
 
 
 def test_an_image_without_objects_is_scaled_like_the_others(tmp_path: Path) -> None:

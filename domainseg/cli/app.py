@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from domainseg import __version__
-from domainseg.cli import data, looking
-from domainseg.cli.screen import Meter, fail, say, show_table, warn
+from domainseg.cli import data, looking, tiles
+from domainseg.cli.screen import Meter, RunMeter, fail, say, show_table, warn
 from domainseg.errors import DomainsegError, InputError, UsageError, sentence
+
+if TYPE_CHECKING:
+    from domainseg.runs import Run
 
 INTERRUPTED = 130
 INTERNAL = 5
@@ -26,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 looking.add_to(app)
+tiles.add_to(app)
 
 Overrides = Annotated[
     list[str] | None,
@@ -52,7 +56,8 @@ def run(arguments: Sequence[str]) -> int:
         said, code = _refusal(error)
         fail(said)
     if code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this code
-        fail("interrupted; repeat the command to go on with what is done, train with --resume.")
+        again = "add --resume to go on" if rest[0] == "train" else "repeat the command to go on"
+        fail(f"interrupted; {again} with what is done.")
     return code if isinstance(code, int) else 0
 
 
@@ -135,7 +140,7 @@ def train(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model file.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    images: Annotated[list[str], typer.Argument(help="Images, folders of images, or URLs.")],
     out: Out,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change of the recipe, KEY=VALUE.")
@@ -145,32 +150,79 @@ def predict(
     ] = None,
     spacing_um: Annotated[float | None, typer.Option(help="Pixel size of the images.")] = None,
     diameter_px: Annotated[float | None, typer.Option(help="Median object diameter.")] = None,
+    roi: Annotated[Path | None, typer.Option(help="GeoJSON of the regions to look at.")] = None,
+    tissue: Annotated[
+        bool | None, typer.Option(help="Look only where a stained slide holds tissue.")
+    ] = None,
+    skip_bad_tiles: Annotated[
+        bool, typer.Option(help="Go on where tiles of a file are damaged; record them.")
+    ] = False,
+    max_memory: Annotated[
+        float | None, typer.Option(metavar="GB", help="What the process may use.")
+    ] = None,
+    drop_maps: Annotated[bool, typer.Option(help="Delete the maps in the end.")] = False,
     keep_folders: Annotated[bool, typer.Option(help="Name results by folder and stem.")] = False,
     restart: Annotated[bool, typer.Option(help="Replace results of other settings.")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
     """Segment images; writes labels, tables, outlines and overlays."""
+    from domainseg.predict import PartlyFailedError
     from domainseg.predict import predict as segment
     from domainseg.runs import RunOptions
 
+    looking = [] if tissue is None else [f"tiling.tissue={str(tissue).lower()}"]
     options = RunOptions(
-        overrides=tuple(change or ()),
+        overrides=(*(change or ()), *looking),
         select=_select(select),
         spacing_um=spacing_um,
         diameter_px=diameter_px,
+        roi=roi,
+        skip_bad_tiles=skip_bad_tiles,
+        max_memory_mb=None if max_memory is None else 1000 * max_memory,
+        drop_maps=drop_maps,
         keep_folders=keep_folders,
         restart=restart,
         device=device,
         precision=precision,
     )
-    with Meter("image") as meter:
-        runs = segment(model, images, out, options=options, tell=meter.step)
+    with RunMeter() as meter:
+        try:
+            runs = segment(
+                model, images, out, options=options, tell=meter.image, tell_stage=meter.part
+            )
+        except PartlyFailedError as error:
+            for name, failure in error.failures:
+                warn(f"{name}: {failure}")
+            raise
     for run_ in runs:
-        note = "  (was there)" if run_.repeated else ""
-        say(f"{run_.folder}  {run_.objects.height} objects{note}")
-        for warning in run_.warnings:
-            warn(f"{run_.image}: {warning}")
+        _say_run(run_)
+
+
+@app.command()
+def decode(
+    run: Annotated[Path, typer.Argument(help="A run folder that predict wrote.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[instances.KEY=VALUE]...", help="Changes of the rules."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the results [the run's].")
+    ] = None,
+) -> None:
+    """Find the objects of a run again with other rules, without the network."""
+    from domainseg.redecode import decode_run
+
+    with RunMeter() as meter:
+        again = decode_run(run, tuple(changes or ()), out=out, tell=meter.part)
+    _say_run(again)
+
+
+def _say_run(run_: Run) -> None:
+    note = "  (was there)" if run_.repeated else ""
+    say(f"{run_.folder}  {run_.count} objects{note}")
+    for warning in run_.warnings:
+        warn(f"{run_.image}: {warning}")
 
 
 @app.command()
@@ -195,6 +247,12 @@ def evaluate(
     kinds: Annotated[
         Path | None, typer.Option(help="CSV with columns image and kind, for --labels.")
     ] = None,
+    diameter_px: Annotated[
+        float | None, typer.Option(help="Median object diameter [the training's].")
+    ] = None,
+    true_diameter: Annotated[
+        bool, typer.Option("--true-diameter", help="That of each image's annotated objects.")
+    ] = False,
     restart: Annotated[bool, typer.Option(help="Replace results of other settings.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write every figure here.")] = None,
     device: Device = "auto",
@@ -213,7 +271,10 @@ def evaluate(
                 fix="give MODEL DATA, or --labels PRED TRUTH",
             )
         )
-    idle = {"--kinds": kinds} if labels is None else {"-o": out, "--set": change, "--split": split}
+    idle: dict[str, object] = {"--kinds": kinds}
+    if labels is not None:
+        diameters = {"--diameter-px": diameter_px, "--true-diameter": true_diameter or None}
+        idle = {"-o": out, "--set": change, "--split": split, **diameters}
     if asked := [name for name, value in idle.items() if value is not None]:
         raise UsageError(
             sentence(
@@ -228,11 +289,21 @@ def evaluate(
     else:
         assert model is not None
         options = RunOptions(
-            overrides=tuple(change or ()), restart=restart, device=device, precision=precision
+            overrides=tuple(change or ()),
+            diameter_px=diameter_px,
+            restart=restart,
+            device=device,
+            precision=precision,
         )
         with Meter("image") as meter:
             found = evaluate_model(
-                model, data_root, out=out, part=split, options=options, tell=meter.step
+                model,
+                data_root,
+                out=out,
+                part=split,
+                true_diameter=true_diameter,
+                options=options,
+                tell=meter.step,
             )
     show_table(*found.table())
     if json is not None:

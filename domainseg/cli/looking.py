@@ -1,4 +1,4 @@
-"""Verbs that look and change nothing: list, check, init, doctor."""
+"""Verbs that look and change nothing: list, init, doctor."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from domainseg.cli.screen import say, show_table
+from domainseg.cli.screen import say
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
     app.command("list")(list_parts)
-    app.command()(check)
     app.command()(init)
     app.command()(doctor)
 
@@ -33,21 +32,6 @@ def list_parts() -> None:
     ]
     for name, parts in rows:
         say(f"{name:<12}{parts}")
-
-
-def check(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file, or the name of one that ships.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe.")
-    ] = None,
-) -> None:
-    """Read a recipe and every image and label it names; say what is there."""
-    from domainseg.survey import survey_recipe
-
-    found = survey_recipe(recipe, overrides=tuple(overrides or ()))
-    show_table(found.header, found.rows)
-    for note in found.notes:
-        say(note)
 
 
 def init(

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +78,7 @@ class Meter:
         self._task: TaskID | None = None
         self._told = 0.0
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Self:
         if console().is_terminal:
             self._bar = _bar()
             self._bar.start()
@@ -104,6 +104,41 @@ class Meter:
         elif done == total or time.monotonic() - self._told >= _PLAIN_EVERY_S:
             self._told = time.monotonic()
             say(f"{self._unit} {done} of {total}  {note}".rstrip())
+
+
+class RunMeter(Meter):
+    """Progress of a prediction: images, and the stages of each that takes long."""
+
+    def __init__(self) -> None:
+        super().__init__("image")
+        self._images = ""
+        self._stage = ""
+        self._part: TaskID | None = None
+
+    def image(self, done: int, total: int, name: str) -> None:
+        """Say which image it is."""
+        self._images = f"{name} ({done + 1} of {total})" if total > 1 and name else name
+        if total > 1:
+            self.step(done, total, name)
+
+    def part(self, stage: str, done: int, total: int) -> None:
+        """Say how far an image is in one stage of its run."""
+        if self._bar is not None:
+            self._show(stage, done, total)
+        elif time.monotonic() - self._told >= _PLAIN_EVERY_S:
+            self._told = time.monotonic()
+            say(f"{self._images}  {stage} {done} of {total}".strip())
+
+    def _show(self, stage: str, done: int, total: int) -> None:
+        assert self._bar is not None
+        if self._part is None:
+            self._part = self._bar.add_task(stage, total=total, note=self._images)
+        if stage != self._stage:
+            self._stage = stage
+            self._bar.reset(self._part, total=total)
+        self._bar.update(
+            self._part, description=stage, completed=done, total=total, note=self._images
+        )
 
 
 def _bar() -> Progress:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 
 from domainseg.errors import DomainsegError, InputError, MissingInputError, sentence
 from domainseg.records import Array
 
+Location = Path | str
+"""Where an image lies: a path, or a URL as text."""
+
 # What decoders raise on damaged bytes: Pillow SyntaxError and OSError, tifffile ValueError
-# and struct.error, imagecodecs RuntimeError, and lookups and sums over nonsense headers.
+# and struct.error, imagecodecs RuntimeError, zlib its own, and lookups and sums over
+# nonsense headers.
 DAMAGE = (
     OSError,
     ValueError,
@@ -26,7 +33,20 @@ DAMAGE = (
     SyntaxError,
     EOFError,
     struct.error,
+    zlib.error,
 )
+
+
+def location_of(path: str | os.PathLike[str]) -> Location:
+    """Return the URL as it is, or a path; ``file:`` URLs are paths.
+
+    A scheme has two letters or more: one letter is a drive.
+    """
+    text = os.fspath(path)
+    if isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        url = urlsplit(text)
+        return Path(url2pathname(url.path)) if url.scheme.lower() == "file" else text
+    return Path(text)
 
 
 def existing_file(path: Path) -> Path:
@@ -66,7 +86,42 @@ def existing_file(path: Path) -> Path:
 
 
 @contextmanager
-def refusing_damage(path: Path, kind: str) -> Iterator[None]:
+def reading(path: Path) -> Iterator[int]:
+    """Yield the size in bytes of a file that is read inside the block.
+
+    Raises:
+        MissingInputError: when the file is gone or empty.
+        InputError: when the system cannot read it.
+    """
+    size = existing_file(path).stat().st_size
+    with naming_system_errors(path):
+        yield size
+
+
+@contextmanager
+def naming_system_errors(path: Path) -> Iterator[None]:
+    """Turn what the system raises inside the block into one InputError naming ``path``.
+
+    A disk that fails, or a file that went away, is no damage of the image: it must not be
+    taken for a tile that can be left out.
+    """
+    try:
+        yield
+    except DomainsegError:
+        raise
+    except OSError as error:
+        raise InputError(
+            sentence(
+                path,
+                found=f"an error of the system ({error.strerror or type(error).__name__})",
+                wanted="a file that can be read",
+                fix="check the disk or the network share it lies on",
+            )
+        ) from error
+
+
+@contextmanager
+def refusing_damage(path: Location, kind: str) -> Iterator[None]:
     """Turn whatever a decoder raises inside the block into one InputError naming ``path``.
 
     The decoder's own exception stays attached as the cause.
@@ -79,7 +134,7 @@ def refusing_damage(path: Path, kind: str) -> Iterator[None]:
         raise damaged(path, kind) from error
 
 
-def damaged(path: Path, kind: str) -> InputError:
+def damaged(path: Location, kind: str) -> InputError:
     """Return the error for bytes that are not a complete ``kind`` file."""
     return InputError(
         sentence(
@@ -91,7 +146,7 @@ def damaged(path: Path, kind: str) -> InputError:
     )
 
 
-def check_finite(path: Path, region: Array, *, origin: tuple[int, int, int]) -> None:
+def check_finite(path: Location, region: Array, *, origin: tuple[int, int, int]) -> None:
     """Refuse NaN and infinite pixels of ``region`` ``(C, h, w)``, read at ``origin`` (c, y, x).
 
     One such pixel spreads through every convolution, percentile and sum that meets it.
@@ -115,13 +170,3 @@ def check_finite(path: Path, region: Array, *, origin: tuple[int, int, int]) -> 
             fix="replace them before segmenting, for example with numpy.nan_to_num",
         )
     )
-
-
-def image_sha256(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes in hexadecimal; the file is streamed.
-
-    Raises:
-        MissingInputError: when the file is not there or is empty.
-    """
-    with existing_file(Path(path)).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

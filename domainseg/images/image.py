@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from types import EllipsisType, TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 
-from domainseg.images.files import check_finite
+from domainseg.images.damage_log import Damage, PixelBox
+from domainseg.images.files import Location, check_finite
 from domainseg.records import Array, Spacing
 
 Key = int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...]
@@ -24,6 +25,10 @@ class Reader(Protocol):
         """Return a new native-endian ``(c, h, w)`` array of channels, rows and columns."""
         ...
 
+    def segment(self, level: int) -> tuple[int, int]:
+        """Return ``(h, w)`` of what is decoded at once, laid out from pixel (0, 0) on."""
+        ...
+
     def close(self) -> None:
         """Let go of whatever is held; reading afterwards may open it again."""
         ...
@@ -34,7 +39,7 @@ class Header:
     """What is known of an image before a pixel is read.
 
     Attributes:
-        path: the file.
+        path: the file or folder, or its URL as text.
         format: its format in words, as in "OME-TIFF".
         dtype: of the pixels, native byte order.
         channels: one name per channel.
@@ -42,7 +47,7 @@ class Header:
         spacing_um: pixel size ``(y, x)`` of the first level, None when unknown.
     """
 
-    path: Path
+    path: Location
     format: str
     dtype: np.dtype[Any]
     channels: tuple[str, ...]
@@ -78,6 +83,14 @@ class Level:
         (full_h, full_w), (h, w) = self.header.sizes[0], self.header.sizes[self.index]
         return (full_h / h, full_w / w)
 
+    @property
+    def segment(self) -> tuple[int, int]:
+        """``(h, w)`` of the tiles, strips or chunks, the first of which starts at pixel (0, 0).
+
+        Regions that are whole segments are read without decoding anything twice.
+        """
+        return self.reader.segment(self.index)
+
     def __getitem__(self, key: Key, /) -> Array:
         box, dropped = region_of(key, self.shape)
         region = self.reader.read(self.index, box)
@@ -91,26 +104,40 @@ class Level:
 
 
 class Image:
-    """An image file of any size, sliced like an array ``(C, H, W)`` at full resolution.
+    """An image of any size, sliced like an array ``(C, H, W)`` at full resolution.
 
-    Only the regions that are asked for are decoded where the format allows it (TIFF, npy);
-    PNG, JPEG and BMP are decoded whole on the first read. A copy sent to another process
-    opens the file again there. Close it, or use it in a ``with`` block.
+    Only the regions that are asked for are decoded where the format allows it (TIFF, slides,
+    OME-Zarr, npy); PNG, JPEG and BMP are decoded whole on the first read. Several threads
+    may read at once. A copy sent to another process opens the file again there, and a forked
+    one reads through handles of its own. Close it, or use it in a ``with`` block.
 
     Attributes:
         header: path, format, dtype, channel names, level sizes and pixel size.
         levels: every resolution, full resolution first.
     """
 
-    def __init__(self, header: Header, reader: Reader, *, reopen: Callable[[], Image]) -> None:
+    def __init__(
+        self,
+        header: Header,
+        reader: Reader,
+        *,
+        reopen: Callable[..., Image],
+        damage: Damage | None = None,
+    ) -> None:
+        """Take what a format opened.
+
+        ``reopen()`` opens it again, with ``skip_damaged=`` in that way; ``damage`` is what
+        ``reader`` reports to.
+        """
         self.header = header
         self.levels = tuple(Level(header, reader, i) for i in range(len(header.sizes)))
         self._reader = reader
         self._reopen = reopen
+        self._damage = damage or Damage(header.sizes, skip=False)
 
     @property
-    def path(self) -> Path:
-        """The file."""
+    def path(self) -> Location:
+        """The file or folder, or its URL as text."""
         return self.header.path
 
     @property
@@ -156,8 +183,27 @@ class Image:
         """
         return self[...]
 
+    @property
+    def damaged(self) -> tuple[PixelBox, ...]:
+        """Boxes read as 0 because they are damaged, found so far.
+
+        Half-open ``((y0, x0), (y1, x1))`` in pixels of the full resolution, sorted, each
+        once. Empty unless the image was opened with ``skip_damaged``; every process keeps
+        its own. ``find_damaged`` finds them all at once.
+        """
+        return self._damage.boxes
+
+    def remember_damaged(self, boxes: Sequence[PixelBox]) -> None:
+        """Add to ``damaged``, where damage is skipped, what was found in another way."""
+        if self._damage.skip:
+            self._damage.add(boxes)
+
+    def reopened(self, *, skip_damaged: bool) -> Image:
+        """Return the same image opened anew, with nothing decoded and no damage met."""
+        return self._reopen(skip_damaged=skip_damaged)
+
     def close(self) -> None:
-        """Let go of decoded pixels."""
+        """Let go of decoded pixels and open handles; reading again opens them again."""
         self._reader.close()
 
     def __enter__(self) -> Self:
@@ -171,11 +217,12 @@ class Image:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Callable[[], Image], tuple[()]]:
+    def __reduce__(self) -> tuple[Callable[..., Image], tuple[()]]:
         return (self._reopen, ())
 
     def __repr__(self) -> str:
-        return f"<Image {self.path.name} {self.format} {self.shape} {self.dtype}>"
+        name = PurePosixPath(str(self.path)).name
+        return f"<Image {name} {self.format} {self.shape} {self.dtype}>"
 
 
 def region_of(key: Key, shape: tuple[int, int, int]) -> tuple[Box, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from domainseg.errors import InputError, sentence
-from domainseg.images.files import refusing_damage
+from domainseg.images.files import Location, refusing_damage
 from domainseg.images.image import Box, Header, Image
 from domainseg.images.select import pick_flat
 from domainseg.records import Array
@@ -18,8 +18,10 @@ from domainseg.records import Array
 _COLOURS = ("red", "green", "blue", "alpha")
 
 
-def open_npy(path: Path, select: Mapping[str, object]) -> Image:
+def open_npy(path: Path, select: Mapping[str, object], *, skip_damaged: bool = False) -> Image:
     """Return the array of a ``.npy`` file as an Image of one level without a pixel size.
+
+    ``skip_damaged`` changes nothing: a file of another size than its header says is refused.
 
     ``(H, W)`` is one grey channel. Of three axes, the channels are the first where it is
     shorter than both others, and the last where that is shorter than both others and at most
@@ -42,8 +44,8 @@ def open_npy(path: Path, select: Mapping[str, object]) -> Image:
             channels=tuple(names[i] for i in picked),
             sizes=((int(height), int(width)),),
         ),
-        NpyReader(path, dtype, picked, channels_last),
-        reopen=partial(open_npy, path, select),
+        NpyReader(path, dtype, picked, channels_last, int(width)),
+        reopen=partial(open_npy, path, select, skip_damaged=skip_damaged),
     )
 
 
@@ -57,7 +59,7 @@ def mapped_array(path: Path) -> Array:
         return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def image_dtype(path: Path, dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
+def image_dtype(path: Location, dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
     """Return the native dtype pixels are read as: uint8 for bool, else the same.
 
     Raises:
@@ -85,6 +87,7 @@ class NpyReader:
     dtype: np.dtype[np.generic]
     picked: tuple[int, ...]
     channels_last: bool
+    width: int
 
     def read(self, level: int, box: Box) -> Array:
         """Return a copy of the region in native byte order."""
@@ -94,6 +97,10 @@ class NpyReader:
             planes = np.moveaxis(planes, -1, 0)
         region = planes[:, box[1], box[2]][list(self.picked[box[0]])]
         return np.array(region, self.dtype, order="C", subok=False)
+
+    def segment(self, level: int) -> tuple[int, int]:
+        """Return one row: nothing is decoded."""
+        return (1, self.width)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -74,8 +74,10 @@ class RasterHeader:
         return np.dtype(np.uint16 if self.deep_colour else DTYPES.get(self.mode, np.uint8))
 
 
-def open_raster(path: Path, select: Mapping[str, object]) -> Image:
+def open_raster(path: Path, select: Mapping[str, object], *, skip_damaged: bool = False) -> Image:
     """Return the PNG, JPEG or BMP file as an Image of one level.
+
+    ``skip_damaged`` changes nothing: it is decoded whole, and refused where it is damaged.
 
     The pixel size is that of the resolution tag where it cannot be a printer's (see
     ``pixel_size.PRINT_DPI``), else None.
@@ -100,7 +102,7 @@ def open_raster(path: Path, select: Mapping[str, object]) -> Image:
             spacing_um=spacing,
         ),
         RasterReader(path, header, picked),
-        reopen=partial(open_raster, path, select),
+        reopen=partial(open_raster, path, select, skip_damaged=skip_damaged),
     )
 
 
@@ -142,6 +144,10 @@ class RasterReader:
                 planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
                 self._pixels = planes[list(self._picked)]
             return np.array(self._pixels[box], order="C")
+
+    def segment(self, level: int) -> tuple[int, int]:
+        """Return the size of the image, which is decoded whole."""
+        return self._header.size
 
     def close(self) -> None:
         """Let the decoded pixels go."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from domainseg.errors import InputError, sentence
+from domainseg.images.files import Location
 
 Projection = Literal["max", "mean"]
 ALWAYS = ("channel", "series", "t", "z")
@@ -36,7 +36,7 @@ class Pick:
     as_channels: bool = False
 
 
-def check_names(path: Path, axes: Sequence[Axis], select: Mapping[str, object]) -> None:
+def check_names(path: Location, axes: Sequence[Axis], select: Mapping[str, object]) -> None:
     """Refuse a name in ``select`` that is no axis of this image.
 
     Raises:
@@ -56,7 +56,9 @@ def check_names(path: Path, axes: Sequence[Axis], select: Mapping[str, object]) 
             )
 
 
-def pick_planes(path: Path, axes: Sequence[Axis], select: Mapping[str, object]) -> tuple[Pick, ...]:
+def pick_planes(
+    path: Location, axes: Sequence[Axis], select: Mapping[str, object]
+) -> tuple[Pick, ...]:
     """Return what to take of each axis of ``axes`` but the channel axis, in their order.
 
     An axis of length 1 needs no entry. Projections over several axes are one projection
@@ -95,7 +97,7 @@ def pick_planes(path: Path, axes: Sequence[Axis], select: Mapping[str, object]) 
     return picks
 
 
-def pick_series(path: Path, axis: Axis, select: Mapping[str, object]) -> int:
+def pick_series(path: Location, axis: Axis, select: Mapping[str, object]) -> int:
     """Return which image of a file with several is meant, by index or name.
 
     Raises:
@@ -117,7 +119,7 @@ def pick_series(path: Path, axis: Axis, select: Mapping[str, object]) -> int:
 
 
 def pick_channels(
-    path: Path, names: Sequence[str], select: Mapping[str, object]
+    path: Location, names: Sequence[str], select: Mapping[str, object]
 ) -> tuple[int, ...]:
     """Return the channel indices that ``select`` asks for, in its order; all by default.
 
@@ -142,7 +144,9 @@ def pick_channels(
     return picked
 
 
-def pick_flat(path: Path, names: Sequence[str], select: Mapping[str, object]) -> tuple[int, ...]:
+def pick_flat(
+    path: Location, names: Sequence[str], select: Mapping[str, object]
+) -> tuple[int, ...]:
     """Return the channel indices of a file that holds one plane, t, z and series of length 1.
 
     Raises:
@@ -154,7 +158,7 @@ def pick_flat(path: Path, names: Sequence[str], select: Mapping[str, object]) ->
     return pick_channels(path, names, select)
 
 
-def _pick(path: Path, axis: Axis, value: object) -> Pick:
+def _pick(path: Location, axis: Axis, value: object) -> Pick:
     every = tuple(range(axis.length))
     match value:
         case "max" | "mean":
@@ -165,7 +169,7 @@ def _pick(path: Path, axis: Axis, value: object) -> Pick:
             return Pick((_position(path, axis, value),))
 
 
-def _position(path: Path, axis: Axis, value: object) -> int:
+def _position(path: Location, axis: Axis, value: object) -> int:
     """Return the index on ``axis`` that ``value``, a name or an index, means."""
     if isinstance(value, str) and axis.labels.count(value) == 1:
         return axis.labels.index(value)

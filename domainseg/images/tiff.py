@@ -18,13 +18,16 @@ import numpy as np
 import tifffile
 
 from domainseg.errors import InputError, sentence
+from domainseg.images.damage_log import Damage, LevelDamage, PixelBox
 from domainseg.images.files import refusing_damage
-from domainseg.images.image import Box, Header, Image
+from domainseg.images.image import Box, Header, Image, Level
 from domainseg.images.npy import image_dtype
+from domainseg.images.projection import projected
+from domainseg.images.segments import SegmentCache
 from domainseg.images.select import Projection, check_names, pick_channels, pick_planes
 from domainseg.images.tiff_chain import check_chain
 from domainseg.images.tiff_layout import COLOURS, described, layout_of, series_of
-from domainseg.images.tiff_pages import Page, SegmentCache, page_of
+from domainseg.images.tiff_pages import Page, SegmentedPage, page_of
 from domainseg.records import Array
 
 READABLE = (
@@ -45,6 +48,13 @@ class Tone:
     white_zero_at: int | None = None
     palette: Array | None = None
 
+    @property
+    def black(self) -> int:
+        """The stored value that becomes 0, or the darkest colour of a palette."""
+        if self.palette is not None:
+            return int(np.argmin(self.palette.sum(axis=0, dtype=np.int64)))
+        return self.white_zero_at or 0
+
     def apply(self, samples: Array) -> Array:
         """Return ``(S, h, w)`` samples as pixels; a palette turns one sample into three."""
         if self.palette is not None:
@@ -62,32 +72,23 @@ class Stack:
     projection: Projection | None
     tone: Tone
 
-    def read(self, at: int, rows: slice, columns: slice, cache: SegmentCache) -> Array:
+    def read(
+        self, at: int, rows: slice, columns: slice, *, cache: SegmentCache, damage: LevelDamage
+    ) -> Array:
         """Return the pixels ``(samples, h, w)`` of page channel ``at``, projected."""
-        first, *others = self.pages[at]
-        block = self.tone.apply(first.read(rows, columns, cache))
-        if not others:
-            return block
-        total = block.astype(np.float64) if self.projection == "mean" else block.copy()
-        for page in others:
-            block = self.tone.apply(page.read(rows, columns, cache))
-            if self.projection == "mean":
-                total += block
-            else:
-                np.maximum(total, block, out=total)
-        if self.projection == "mean":
-            total /= len(others) + 1
-            if block.dtype.kind != "f":
-                np.rint(total, out=total)
-        return total.astype(block.dtype, copy=False)
+        blocks = (page.read(rows, columns, cache=cache, damage=damage) for page in self.pages[at])
+        return projected(map(self.tone.apply, blocks), self.projection)
 
 
 class TiffReader:
     """Regions of a TIFF: every output channel is a page channel and a sample of it."""
 
-    def __init__(self, levels: Sequence[Stack], channels: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, levels: Sequence[Stack], channels: Sequence[tuple[int, int]], *, damage: Damage
+    ) -> None:
         self._levels = tuple(levels)
         self._channels = tuple(channels)
+        self._damage = damage
         self._cache = SegmentCache()
 
     def read(self, level: int, box: Box) -> Array:
@@ -100,19 +101,47 @@ class TiffReader:
             return out
         for at in dict.fromkeys(page for page, _ in wanted):
             rows = [i for i, (page, _) in enumerate(wanted) if page == at]
-            block = stack.read(at, box[1], box[2], self._cache)
+            damage = self._damage.at(level)
+            block = stack.read(at, box[1], box[2], cache=self._cache, damage=damage)
             out[rows] = block[[wanted[i][1] for i in rows]]
         return out
+
+    def segment(self, level: int) -> tuple[int, int]:
+        """Return ``(h, w)`` of the strips or tiles of the level; one row of stored samples."""
+        return self._levels[level].pages[0][0].segment
+
+    def broken(self, level: int, rows: slice, columns: slice) -> list[PixelBox]:
+        """Return the segments of a region that are not whole, on any of its pages."""
+        pages = [page for stack in self._levels[level].pages for page in stack]
+        segmented = [page for page in pages if isinstance(page, SegmentedPage)]
+        return sorted({box for page in segmented for box in page.broken(rows, columns)})
 
     def close(self) -> None:
         """Let decoded segments go."""
         self._cache.clear()
 
 
-def open_tiff(path: Path, select: Mapping[str, object], *, stored: bool = False) -> Image:
+def broken_tiles(level: Level, rows: slice, columns: slice) -> list[PixelBox]:
+    """Return the tiles of a region of a TIFF's level that are not whole, without decoding any.
+
+    Half-open ``((y0, x0), (y1, x1))`` in pixels of the level.
+    """
+    assert isinstance(level.reader, TiffReader)
+    return level.reader.broken(level.index, rows, columns)
+
+
+def open_tiff(
+    path: Path,
+    select: Mapping[str, object],
+    *,
+    stored: bool = False,
+    skip_damaged: bool = False,
+) -> Image:
     """Return a TIFF as an Image with all its resolution levels; no pixel is read.
 
-    ``stored`` gives the samples as they are (see the module), which is what labels are.
+    ``stored`` gives the samples as they are (see the module), which is what labels are. With
+    ``skip_damaged``, strips and tiles that cannot be read are 0 (the darkest colour of a
+    palette) and stand in ``Image.damaged``.
 
     Raises:
         InputError: when the file is damaged, its colour space has no channels of its own,
@@ -132,7 +161,7 @@ def open_tiff(path: Path, select: Mapping[str, object], *, stored: bool = False)
         picked = pick_channels(path, names, select)
         projection = next((pick.projection for pick in picks if pick.projection), None)
         levels = [
-            Stack(_pages(path, level, planes, i), projection, tone)
+            Stack(_pages(path, level, planes, i, fill=tone.black), projection, tone)
             for i, level in enumerate(series.levels)
         ]
         header = Header(
@@ -143,17 +172,25 @@ def open_tiff(path: Path, select: Mapping[str, object], *, stored: bool = False)
             sizes=tuple((s.keyframe.imagelength, s.keyframe.imagewidth) for s in series.levels),
             spacing_um=spacing,
         )
-    reader = TiffReader(levels, [divmod(i, len(samples)) for i in picked])
-    return Image(header, reader, reopen=partial(open_tiff, path, select, stored=stored))
+    damage = Damage(header.sizes, skip=skip_damaged)
+    reader = TiffReader(levels, [divmod(i, len(samples)) for i in picked], damage=damage)
+    reopen = partial(open_tiff, path, select, stored=stored, skip_damaged=skip_damaged)
+    return Image(header, reader, reopen=reopen, damage=damage)
 
 
 def _pages(
-    path: Path, level: tifffile.TiffPageSeries, planes: Sequence[Sequence[int]], index: int
+    path: Path,
+    level: tifffile.TiffPageSeries,
+    planes: Sequence[Sequence[int]],
+    index: int,
+    *,
+    fill: int,
 ) -> tuple[tuple[Page, ...], ...]:
     """Return the page readers of one level, each with a key of its own in the cache."""
     key = index * (1 + max(max(stack) for stack in planes))
     return tuple(
-        tuple(page_of(path, level, plane, key=key + plane) for plane in stack) for stack in planes
+        tuple(page_of(path, level, plane, key=key + plane, fill=fill) for plane in stack)
+        for stack in planes
     )
 
 

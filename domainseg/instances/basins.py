@@ -193,7 +193,7 @@ def decode_tiles(maps: Maps, options: DecodeOptions, cores: Sequence[Box]) -> De
         UsageError: when the tiles do not cover the image once.
     """
     _check_maps(maps)
-    _check_classes(maps, options)
+    check_classes(maps.foreground, maps.classes, options)
     rules, keep = options.rules(), options.filter()
     labels = np.zeros(maps.height.shape, np.int32)
     layers = range(len(labels) if labels.size else 0)
@@ -246,11 +246,16 @@ def _check_maps(maps: Maps) -> None:
             )
 
 
-def _check_classes(maps: Maps, options: DecodeOptions) -> None:
-    """Raise InputError when a foreground pixel has a class that ``split`` does not name."""
-    if isinstance(options.split, bool) or int(maps.classes.max(initial=0)) < len(options.split):
+def check_classes(
+    foreground: NDArray[np.uint8], classes: NDArray[np.uint8], options: DecodeOptions
+) -> None:
+    """Raise InputError when a foreground pixel has a class that ``options.split`` does not name.
+
+    Maps of any shape, or parts of them.
+    """
+    if isinstance(options.split, bool) or int(classes.max(initial=0)) < len(options.split):
         return
-    claimed = maps.classes[maps.foreground >= foreground_quantum(options.threshold)]
+    claimed = classes[foreground >= foreground_quantum(options.threshold)]
     largest = int(claimed.max(initial=0))
     if len(claimed) and largest >= len(options.split):
         raise InputError(

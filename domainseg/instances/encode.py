@@ -2,7 +2,8 @@
 
 COCO's RLE (pycocotools) counts pixels column after column: so many outside the
 object, so many inside, and so on. `Instances` holds runs along rows. Both ways
-cost time and memory by the pixels of the objects, never by objects times image.
+cost time and memory by the objects, never by objects times image: encoding by their
+runs, decoding by their pixels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from domainseg.errors import InputError, sentence
+from domainseg.instances.rle_text import rle_texts
+from domainseg.instances.runs import ObjectRuns, runs_of_instances
 from domainseg.records import Instances
 
 Ints = NDArray[np.int64]
@@ -58,21 +61,22 @@ def encode_rle(instances: Instances) -> list[Rle]:
     Raises:
         InputError: for an image of 2**32 pixels or more, which COCO's counts cannot hold.
     """
-    height, width = instances.shape
-    _require_countable(height, width)
-    starts = instances.runs[:, 0] * width + instances.runs[:, 1]
-    counts: list[Ints] = []
-    for low, high in _chunks(instances.areas_px()):
-        runs = slice(instances.offsets[low], instances.offsets[high])
-        owners = np.repeat(np.arange(high - low), np.diff(instances.offsets[low : high + 1]))
-        owners, begin, length = _transposed(
-            owners, starts[runs], instances.runs[runs, 2], shape=(height, width), joined=True
-        )
-        cuts = np.searchsorted(owners, np.arange(high - low + 1))
-        counts.extend(
-            _counts_of_runs(begin[a:b], length[a:b], height * width) for a, b in pairwise(cuts)
-        )
-    return [_compressed(one, (height, width)) for one in counts]
+    text, offsets = encode_runs(runs_of_instances(instances))
+    return [Rle(instances.shape, text[a:b].tobytes()) for a, b in pairwise(offsets.tolist())]
+
+
+def encode_runs(objects: ObjectRuns) -> tuple[NDArray[np.uint8], Ints]:
+    """Return the compressed counts of all objects, ASCII in uint8, and their offsets ``(N + 1,)``.
+
+    ``objects.shape`` is that of the whole image.
+
+    Raises:
+        InputError: for an image of 2**32 pixels or more, which COCO's counts cannot hold.
+    """
+    height, width = objects.shape
+    require_countable(objects.shape)
+    text, offsets = rle_texts(objects.runs, objects.offsets, height, width)
+    return text, offsets
 
 
 def decode_rle(
@@ -91,7 +95,7 @@ def decode_rle(
         InputError: when counts do not add up to ``shape`` or an object has no pixel.
     """
     height, width = shape
-    _require_countable(height, width)
+    require_countable(shape)
     columns = [
         _runs_of_rle(rle, shape, f"segmentation {number}") for number, rle in enumerate(rles)
     ]
@@ -104,7 +108,6 @@ def decode_rle(
             np.concatenate([start for start, _ in columns[low:high]]),
             np.concatenate([length for _, length in columns[low:high]]),
             shape=(width, height),
-            joined=False,
         )
         pieces.append(np.stack([owners + low, begin // width, begin % width, length], 1))
     table = np.concatenate(pieces) if pieces else np.zeros((0, 4), np.int64)
@@ -118,6 +121,24 @@ def decode_rle(
         scores=np.ones(count, np.float32) if scores is None else np.array(scores, np.float32),
         shape=(height, width),
     )
+
+
+def countable(shape: tuple[int, int]) -> bool:
+    """Return whether COCO's RLE can hold an image of ``shape``: below 2**32 pixels."""
+    return shape[0] * shape[1] <= _MAX_PX
+
+
+def require_countable(shape: tuple[int, int]) -> None:
+    """Raise InputError for an image that COCO's RLE cannot hold."""
+    if not countable(shape):
+        raise InputError(
+            sentence(
+                "COCO RLE",
+                found=f"an image of {shape[0]} x {shape[1]} px",
+                wanted="fewer than 2**32 px, the most its counts can hold",
+                fix="export outlines instead",
+            )
+        )
 
 
 def read_segmentation(segmentation: Any, *, shape: tuple[int, int], where: object) -> Rle:
@@ -161,13 +182,12 @@ def _chunks(areas: Ints) -> Iterator[tuple[int, int]]:
 
 
 def _transposed(
-    owners: Ints, starts: Ints, lengths: Ints, *, shape: tuple[int, int], joined: bool
+    owners: Ints, starts: Ints, lengths: Ints, *, shape: tuple[int, int]
 ) -> tuple[Ints, Ints, Ints]:
     """Return the same pixels as runs along the other axis: owners, starts and lengths.
 
     ``starts`` are linear indices in an image of ``shape``, those returned in its
-    transpose; both are sorted by owner, then index. A run that reaches the end of
-    a line goes on in the next when ``joined``, and is cut there otherwise.
+    transpose; both are sorted by owner, then index. Runs are cut at the end of a line.
     """
     lines, width = shape
     before = np.cumsum(lengths) - lengths
@@ -177,17 +197,9 @@ def _transposed(
     owner, index = np.divmod(keys, lines * width)
     breaks = np.ones(len(keys), bool)
     breaks[1:] = (np.diff(index) != 1) | (np.diff(owner) != 0)
-    if not joined:
-        breaks |= index % lines == 0
+    breaks |= index % lines == 0
     first = np.flatnonzero(breaks)
     return owner[first], index[first], np.diff(first, append=len(keys))
-
-
-def _counts_of_runs(starts: Ints, lengths: Ints, total: int) -> Ints:
-    """Return COCO's counts: outside, inside, outside, ...; no empty count at the end."""
-    edges = np.stack([starts, starts + lengths], 1).ravel()
-    counts = np.diff(edges, prepend=0, append=total)
-    return counts if counts[-1] or len(counts) == 1 else counts[:-1]
 
 
 def _compressed(counts: Ints, shape: tuple[int, int]) -> Rle:
@@ -268,18 +280,6 @@ def _require_size(found: tuple[int, int], shape: tuple[int, int], where: object)
                 found=f"RLE of {found[0]} x {found[1]} px",
                 wanted=f"the image's {shape[0]} x {shape[1]}",
                 fix="pair the annotations with the image they were made on",
-            )
-        )
-
-
-def _require_countable(height: int, width: int) -> None:
-    if height * width > _MAX_PX:
-        raise InputError(
-            sentence(
-                "COCO RLE",
-                found=f"an image of {height} x {width} px",
-                wanted="fewer than 2**32 px, the most its counts can hold",
-                fix="export outlines instead",
             )
         )
 

@@ -5,28 +5,27 @@ Every file appears whole or not at all (`domainseg.atomic`).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from domainseg.atomic import atomic_path
-from domainseg.instances.colours import Rgb, class_colour
-from domainseg.instances.columns import OBJECT_COLUMNS, SCHEMA_VERSION, table_columns
-from domainseg.instances.encode import encode_rle
-from domainseg.instances.outlines import Outlines, find_outlines
-from domainseg.instances.runs import runs_of_labels
+from domainseg.instances.encode import require_countable
+from domainseg.instances.object_files import (
+    ROWS,
+    coco_file,
+    csv_file,
+    geojson_file,
+    parquet_file,
+    slices,
+)
+from domainseg.instances.object_text import CATEGORY, ObjectType, geometries, rle_counts
+from domainseg.instances.outlines import outlines_of_runs
+from domainseg.instances.runs import object_runs, runs_of_instances, runs_of_labels, slice_runs
 from domainseg.records import Array, Instances
-
-ObjectType = Literal["detection", "cell", "annotation", "tile"]
-
-_NO_MEASUREMENT = frozenset({"label", "layer", "y0_px", "x0_px", "y1_px", "x1_px"})
-_ROWS = 1 << 16
 
 
 def write_geojson(
@@ -48,18 +47,19 @@ def write_geojson(
     ``class_names``.
 
     Raises:
-        ValueError: when the table's labels are not those of the objects.
+        ValueError: when the table's labels are not those of the objects, it has a class
+            that is none of ``class_names``, or numbers that JSON cannot hold.
         OutputError: when the file cannot be written.
     """
-    outlines = find_outlines(objects)
-    _require_rows(outlines.ids.tolist(), table)
-    colours = {name: class_colour(index) for index, name in enumerate(class_names)}
-    features = _features(outlines, table, colours, object_type)
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
-        for line in _separated(features):
-            file.write(line)
-        file.write("\n]}\n")
+    runs = object_runs(objects)
+    _require_rows(runs.ids, table)
+    with (
+        atomic_path(path) as partial,
+        geojson_file(partial, class_names=class_names, object_type=object_type) as write,
+    ):
+        for number, rows in enumerate(slices(table)):
+            some = slice_runs(runs, number * ROWS, number * ROWS + rows.height)
+            write(rows.with_columns(geometries(outlines_of_runs(some))))
 
 
 def write_coco(
@@ -76,14 +76,11 @@ def write_coco(
         InputError: for an image too large for COCO's RLE (2**32 pixels).
         OutputError: when the file cannot be written.
     """
-    categories = [{"id": i, "name": name} for i, name in enumerate(class_names, 1)]
-    described: list[dict[str, Any]] = []
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write('{"info": {"description": "domainseg"}, "licenses": [], "annotations": [')
-        for line in _separated(_annotations(images, described)):
-            file.write(line)
-        file.write(f'\n],\n"categories": {json.dumps(categories)},\n')
-        file.write(f'"images": {json.dumps(described)}}}\n')
+    with atomic_path(path) as partial, coco_file(partial, class_names=class_names) as coco:
+        for file_name, instances in images:
+            coco.begin(file_name, instances.shape)
+            for rows in _rows_of_instances(instances):
+                coco.write(rows)
 
 
 def table_instances(labels: Array, *, table: pl.DataFrame, class_names: Sequence[str]) -> Instances:
@@ -98,7 +95,7 @@ def table_instances(labels: Array, *, table: pl.DataFrame, class_names: Sequence
     """
     layers = [runs_of_labels(layer) for layer in (labels if labels.ndim == 3 else [labels])]
     ids = np.concatenate([layer.ids for layer in layers])
-    _require_rows(ids.tolist(), table)
+    _require_rows(ids, table)
     lengths = np.concatenate([np.diff(layer.offsets) for layer in layers])
     indices = {name: index for index, name in enumerate(class_names)}
     corners = table.select("y0_px", "x0_px", "y1_px", "x1_px").to_numpy()
@@ -127,100 +124,37 @@ def write_objects(
         OutputError: when a file cannot be written.
     """
     if parquet is not None:
-        with atomic_path(parquet) as partial:
-            pq.write_table(_described(table), partial)
+        with atomic_path(parquet) as partial, parquet_file(partial, schema=table.schema) as write:
+            for rows in slices(table):
+                write(rows)
     if csv is not None:
-        with atomic_path(csv) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            for number, rows in enumerate(_slices(table)):
-                file.write(rows.write_csv(include_header=number == 0, line_terminator="\r\n"))
+        with atomic_path(csv) as partial, csv_file(partial, schema=table.schema) as write:
+            for rows in slices(table):
+                write(rows)
 
 
-def _require_rows(ids: list[int], table: pl.DataFrame) -> None:
-    if ids != table["label"].to_list():
+def _require_rows(ids: NDArray[np.int64], table: pl.DataFrame) -> None:
+    if not np.array_equal(ids, table["label"].to_numpy()):
         raise ValueError(f"a table of {len(table)} rows is not that of these {len(ids)} objects")
 
 
-def _separated(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield each record as one line of JSON, with the comma before it where one belongs."""
-    for number, record in enumerate(records):
-        yield (",\n" if number else "\n") + json.dumps(record, ensure_ascii=False, allow_nan=False)
-
-
-def _slices(table: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield the rows in slices; an empty table is one slice, so that its header is written."""
-    for start in range(0, max(len(table), 1), _ROWS):
-        yield table.slice(start, _ROWS)
-
-
-def _features(
-    outlines: Outlines, table: pl.DataFrame, colours: Mapping[str, Rgb], object_type: ObjectType
-) -> Iterator[dict[str, Any]]:
-    measured = [
-        name
-        for name, dtype in table.schema.items()
-        if dtype.is_numeric() and name not in _NO_MEASUREMENT
-    ]
-    for index, row in enumerate(table.iter_rows(named=True)):
-        name = row["class"]
-        yield {
-            "type": "Feature",
-            "id": row["id"],
-            "geometry": _geometry(outlines, index),
-            "properties": {
-                "objectType": object_type,
-                "classification": {"name": name, "color": list(colours[name])},
-                "measurements": {key: row[key] for key in measured if row[key] is not None},
-                "metadata": {"label": str(row["label"])},
-            },
+def _rows_of_instances(instances: Instances) -> Iterator[pl.DataFrame]:
+    """Yield the rows that COCO's annotations are made of, `ROWS` at a time."""
+    require_countable(instances.shape)
+    runs = runs_of_instances(instances)
+    (y0, x0), (y1, x1) = instances.boxes[:, 0].T, instances.boxes[:, 1].T
+    table = pl.DataFrame(
+        {
+            "label": instances.ids,
+            CATEGORY: instances.classes.astype(np.int64) + 1,
+            "score": instances.scores.astype(np.float32),
+            "area_px": instances.areas_px(),
+            "y0_px": y0,
+            "x0_px": x0,
+            "y1_px": y1,
+            "x1_px": x1,
         }
-
-
-def _geometry(outlines: Outlines, index: int) -> dict[str, Any]:
-    polygons = outlines.multipolygon(index)
-    if len(polygons) == 1:
-        return {"type": "Polygon", "coordinates": polygons[0]}
-    return {"type": "MultiPolygon", "coordinates": polygons}
-
-
-def _annotations(
-    images: Iterable[tuple[str, Instances]], described: list[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Yield the annotations of all images; note each image in ``described``."""
-    number = 0
-    for image_id, (file_name, instances) in enumerate(images, 1):
-        height, width = instances.shape
-        described.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
-        areas = instances.areas_px().tolist()
-        for index, rle in enumerate(encode_rle(instances)):
-            (y0, x0), (y1, x1) = instances.boxes[index].tolist()
-            number += 1
-            yield {
-                "id": number,
-                "image_id": image_id,
-                "category_id": int(instances.classes[index]) + 1,
-                "segmentation": rle.to_dict(),
-                "area": areas[index],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "iscrowd": 0,
-                "score": float(instances.scores[index]),
-                "label": int(instances.ids[index]),
-            }
-
-
-def _described(table: pl.DataFrame) -> Any:
-    """Return the table as Arrow with units, descriptions and the schema version in its metadata."""
-    known = {column.name: column for column in OBJECT_COLUMNS}
-    prefix = "intensity_mean_"
-    channels = [name.removeprefix(prefix) for name in table.columns if name.startswith(prefix)]
-    known |= {column.name: column for column in table_columns(channels)}
-    arrow = table.to_arrow()
-    fields = [
-        field.with_metadata(
-            {"unit": known[field.name].unit, "description": known[field.name].description}
-        )
-        if field.name in known
-        else field
-        for field in arrow.schema
-    ]
-    metadata = {"domainseg.schema_version": str(SCHEMA_VERSION)}
-    return arrow.cast(pa.schema(fields, metadata=metadata))
+    )
+    for number, rows in enumerate(slices(table)):
+        some = slice_runs(runs, number * ROWS, number * ROWS + rows.height)
+        yield rows.with_columns(rle_counts(some))

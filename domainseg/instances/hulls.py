@@ -68,6 +68,14 @@ def joined_hulls(parts: Sequence[Hulls]) -> Hulls:
     return Hulls(np.concatenate([part.points for part in parts]), offsets)
 
 
+def select_hulls(hulls: Hulls, keep: NDArray[np.bool_]) -> Hulls:
+    """Return the hulls for which ``keep (N,)`` is true."""
+    chains = np.repeat(keep, 2)
+    lengths = np.diff(hulls.offsets)
+    offsets = np.concatenate([[0], np.cumsum(lengths[chains])]).astype(np.int64)
+    return Hulls(hulls.points[np.repeat(chains, lengths)], offsets)
+
+
 def grow_hulls(hulls: Hulls, stencil: NDArray[np.int64]) -> Hulls:
     """Return the hulls grown by `SQUARE` or `DIAMOND`, in half pixels.
 

@@ -93,7 +93,7 @@ def join_graph(
     peaks = np.concatenate([tile.peaks for tile in tiles])
     sums = np.concatenate([tile.sums for tile in tiles])
     unions, _ = merge_nodes(peaks, np.zeros(len(peaks), np.bool_), edges, limit=limit)
-    owners = owners_of_unions(unions, peaks, _reaching(sums, tiles[0].shape), contacts)
+    owners = owners_of_unions(unions, peaks, reaches_border(sums, tiles[0].shape), contacts)
     sums = gather_sums(sums, owners, int(owners.max(initial=-1)) + 1)
     votes = _moved([tile.votes for tile in tiles], bases, columns=1)
     if len(votes):
@@ -212,7 +212,7 @@ def _moved(
     return out
 
 
-def _reaching(sums: Sums, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def reaches_border(sums: Sums, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Return which rows of sums reach the border of the image, bool ``(N,)``."""
     low = (sums[:, TOP] == 0) | (sums[:, LEFT] == 0)
     high = (sums[:, BOTTOM] == shape[0]) | (sums[:, RIGHT] == shape[1])

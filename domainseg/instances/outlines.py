@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.instances.kernel import kernel
-from domainseg.instances.runs import object_runs
+from domainseg.instances.runs import ObjectRuns, object_runs
 from domainseg.records import Array, Instances
 
 Ring = list[list[int]]
@@ -73,7 +73,11 @@ def find_outlines(objects: Array | Instances) -> Outlines:
     Raises:
         InputError: for a label map that is not one of non-negative integers.
     """
-    runs = object_runs(objects)
+    return outlines_of_runs(object_runs(objects))
+
+
+def outlines_of_runs(runs: ObjectRuns) -> Outlines:
+    """Return the outlines of objects given as runs, in their order; see `find_outlines`."""
     following, pinches, pinch_count, parents = _linked(runs.runs, runs.offsets)
     vertices, starts, rings = _traced(runs.runs, following, pinches, pinch_count)
     first_edges, areas = rings.T

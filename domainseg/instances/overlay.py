@@ -142,9 +142,27 @@ def _stretched(
     if high is not None:
         highs = np.broadcast_to(np.asarray(high, np.float64), channels)
     scale = np.where(highs > lows, 1 / np.where(highs > lows, highs - lows, 1.0), 0.0)
-    unit = np.clip((small - lows[:, None, None]) * scale[:, None, None], 0, 1)
-    mixed = np.tensordot(unit, _mixing(channels), axes=(0, 0))
-    return np.rint(255 * np.clip(mixed, 0, 1)).astype(np.uint8)
+    pixels = np.empty((*small.shape[1:], 3), np.uint8)
+    _mix(small, lows, 255 * scale, _mixing(channels), pixels)
+    return pixels
+
+
+@kernel
+def _mix(small: Any, lows: Any, scale: Any, mixing: Any, out: Any) -> None:
+    """Write the stretched channels, each in its colour, added up."""
+    channels, height, width = small.shape
+    for y in range(height):
+        for x in range(width):
+            red = green = blue = 0.0
+            for c in range(channels):
+                value = (small[c, y, x] - lows[c]) * scale[c]
+                value = min(max(value, 0.0), 255.0)
+                red += value * mixing[c, 0]
+                green += value * mixing[c, 1]
+                blue += value * mixing[c, 2]
+            out[y, x, 0] = np.uint8(np.rint(min(red, 255.0)))
+            out[y, x, 1] = np.uint8(np.rint(min(green, 255.0)))
+            out[y, x, 2] = np.uint8(np.rint(min(blue, 255.0)))
 
 
 def _limits(

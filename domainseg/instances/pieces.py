@@ -7,14 +7,20 @@ are the same however the image was cut and in whatever order the tiles came.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainseg.instances.hulls import Hulls, hulls_of_runs, joined_hulls, merge_hulls
+from domainseg.instances.hulls import (
+    Hulls,
+    hulls_of_runs,
+    joined_hulls,
+    merge_hulls,
+    select_hulls,
+)
 from domainseg.instances.kernel import kernel
 from domainseg.instances.runs import ObjectRuns
 from domainseg.records import Array, Plane
@@ -30,6 +36,7 @@ LONGEST_SIDE = 1 << 20
 
 _LIMB = 32
 _EXACT = 1 << 62
+_READ_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,20 @@ def merge_pieces(parts: Sequence[Pieces]) -> Pieces:
     )
 
 
+def select_pieces(pieces: Pieces, keep: NDArray[np.bool_]) -> Pieces:
+    """Return the pieces of the objects for which ``keep (N,)`` is true."""
+    return Pieces(
+        ids=pieces.ids[keep],
+        boxes=pieces.boxes[keep],
+        counts=pieces.counts[keep],
+        moments=pieces.moments[keep],
+        hulls=select_hulls(pieces.hulls, keep),
+        totals=pieces.totals[keep],
+        extremes=pieces.extremes[keep],
+        quanta=pieces.quanta,
+    )
+
+
 def exact(values: Array, *, bound: float) -> Array:
     """Return ``values`` for arithmetic up to ``bound``: as they are, or as Python integers.
 
@@ -204,11 +225,10 @@ def _intensities(
     """Return totals ``(N, C, 2)`` and extremes ``(N, C, 2)`` of the pixels in the core."""
     totals: Array = np.zeros((len(runs), len(quanta), 2), np.int64)
     extremes = np.zeros((len(runs), len(quanta), 2))
-    if image is None:
+    if image is None or not len(runs):
         return totals, extremes
-    rows, columns = (slice(o, o + size) for o, size in zip(origin, core, strict=True))
-    for c, quantum in enumerate(quanta):
-        pixels = np.asarray(image[c : c + 1, rows, columns])[0]
+    for c, pixels in enumerate(_channels(image, core, origin)):
+        quantum = quanta[c]
         sums, extremes[:, c] = _sum_intensities(pixels, runs.runs, runs.offsets, 1 / quantum)
         squares = exact(sums[:, 1], bound=float(sums[:, 1].max(initial=0)) * 2.0**_LIMB)
         if squares.dtype == object:
@@ -216,6 +236,18 @@ def _intensities(
         totals[:, c, TOTAL] = sums[:, 0]
         totals[:, c, SQUARES] = squares * (1 << _LIMB) + sums[:, 2]
     return totals, extremes
+
+
+def _channels(image: Plane, core: tuple[int, int], origin: tuple[int, int]) -> Iterator[Array]:
+    """Yield the core of each channel; as many are read at once as memory allows.
+
+    The pixels of all channels lie together in many files: to read them one by one
+    would decode the file as often.
+    """
+    rows, columns = (slice(o, o + size) for o, size in zip(origin, core, strict=True))
+    together = max(1, _READ_BYTES // max(1, core[0] * core[1] * image.dtype.itemsize))
+    for first in range(0, int(image.shape[0]), together):
+        yield from np.asarray(image[first : first + together, rows, columns])
 
 
 @kernel

@@ -7,6 +7,7 @@ instances take the same road.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,60 @@ def runs_of_instances(instances: Instances) -> ObjectRuns:
     """Return the runs of ``instances`` in their order; runs that touch in a row are joined."""
     runs, offsets = _joined(instances.runs, instances.offsets)
     return ObjectRuns(instances.ids, runs, offsets, instances.shape)
+
+
+def runs_of_parts(
+    ids: NDArray[np.int64], parts: Sequence[Sequence[NDArray[np.int32]]], *, shape: tuple[int, int]
+) -> ObjectRuns:
+    """Return objects whose runs come in parts, joined where a cut went through them.
+
+    ``parts[i]`` are the parts of object ``ids[i]``: int32 ``(n, 3)``, rows as in
+    `ObjectRuns`, in px of the whole image of ``shape``; each in raster order, and of
+    two parts that share a row of the image the left one first. The time is linear
+    in the runs and in the rows that an object spans.
+    """
+    pieces = [piece for of_one in parts for piece in of_one]
+    lengths = [sum(map(len, of_one)) for of_one in parts]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    in_parts = np.concatenate([np.zeros((0, 3), np.int32), *pieces])
+    runs, offsets = _joined(_by_row(in_parts, offsets), offsets)
+    return ObjectRuns(ids, runs, offsets, shape)
+
+
+def select_runs(objects: ObjectRuns, keep: NDArray[np.bool_]) -> ObjectRuns:
+    """Return the objects for which ``keep (N,)`` is true."""
+    lengths = np.diff(objects.offsets)
+    return ObjectRuns(
+        objects.ids[keep],
+        objects.runs[np.repeat(keep, lengths)],
+        np.concatenate([[0], np.cumsum(lengths[keep])]).astype(np.int64),
+        objects.shape,
+    )
+
+
+def slice_runs(objects: ObjectRuns, start: int, stop: int) -> ObjectRuns:
+    """Return the objects from row ``start`` to before row ``stop``, without copying their runs."""
+    offsets = objects.offsets[start : stop + 1]
+    runs = objects.runs[offsets[0] : offsets[-1]]
+    return ObjectRuns(objects.ids[start:stop], runs, offsets - offsets[0], objects.shape)
+
+
+def move_runs(
+    objects: ObjectRuns, *, origin: tuple[int, int], shape: tuple[int, int]
+) -> ObjectRuns:
+    """Return the objects of a window in px of the image of ``shape`` that has it at ``origin``."""
+    corner = np.array([*origin, 0], np.int64)
+    return ObjectRuns(objects.ids, objects.runs + corner, objects.offsets, shape)
+
+
+def crop_runs(objects: ObjectRuns, shape: tuple[int, int]) -> ObjectRuns:
+    """Return the objects inside the first ``(h, w)`` pixels of the plane; some may have no run."""
+    height, width = shape
+    inside = (objects.runs[:, 0] < height) & (objects.runs[:, 1] < width)
+    runs = objects.runs[inside]
+    np.minimum(runs[:, 2], width - runs[:, 1], out=runs[:, 2])
+    before = np.concatenate([[0], np.cumsum(inside)]).astype(np.int64)
+    return ObjectRuns(objects.ids, runs, before[objects.offsets], shape)
 
 
 def object_runs(objects: Array | Instances, *, where: str = "label map") -> ObjectRuns:
@@ -152,6 +207,29 @@ def _grouped(runs: Any, ranks: Any, count: int) -> Any:
         grouped[following[ranks[r]]] = runs[r]
         following[ranks[r]] += 1
     return offsets, grouped
+
+
+@kernel
+def _by_row(runs: Any, offsets: Any) -> Any:
+    """Return the runs of each object sorted by row, in a row as they came (a counting sort)."""
+    sorted_runs = np.empty((len(runs), 3), np.int64)
+    for i in range(len(offsets) - 1):
+        low, high = offsets[i], offsets[i + 1]
+        if low == high:
+            continue
+        first, last = runs[low, 0], runs[low, 0]
+        for r in range(low, high):
+            first, last = min(first, runs[r, 0]), max(last, runs[r, 0])
+        following = np.zeros(last - first + 2, np.int64)
+        for r in range(low, high):
+            following[runs[r, 0] - first + 1] += 1
+        for y in range(1, len(following)):
+            following[y] += following[y - 1]
+        for r in range(low, high):
+            y = runs[r, 0] - first
+            sorted_runs[low + following[y]] = runs[r]
+            following[y] += 1
+    return sorted_runs
 
 
 @kernel

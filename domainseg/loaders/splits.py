@@ -27,8 +27,9 @@ class Split:
 
     Attributes:
         by: ``hash`` draws each group by a hash of its name, the same on every
-            machine and for every order of the images; ``column`` reads a column of
-            the index; ``files`` reads lists of ids.
+            machine and for every order of the images, and leaves no part with a
+            share empty; ``column`` reads a column of the index; ``files`` reads
+            lists of ids.
         seed: of the hash.
         val: share of the groups that validate, with ``hash``.
         test: share of the groups that test, with ``hash``.
@@ -88,7 +89,8 @@ def split(entries: Sequence[Entry], options: Split, *, root: Path = Path()) -> S
     Raises:
         InputError: when an entry is listed twice or a listed one does not exist, when
             a column or one of its values cannot be used, when a group straddles two
-            parts, or when nothing is left to train on.
+            parts, when there are fewer groups than parts to hash them into, or when
+            nothing is left to train on.
     """
     if twice := [name for name, count in Counter(e.id for e in entries).items() if count > 1]:
         raise InputError(
@@ -100,7 +102,7 @@ def split(entries: Sequence[Entry], options: Split, *, root: Path = Path()) -> S
             )
         )
     if options.by == "hash":
-        parts = {entry.id: part_of(entry.group, options) for entry in entries}
+        parts = _by_hash(entries, options)
     elif options.by == "column":
         parts = _by_column(entries, options)
     else:
@@ -128,12 +130,62 @@ def part_of(group: str, options: Split) -> Part:
     """Return the part a group falls in: the first 64 bits of sha256 of ``seed:group`` as a share.
 
     Test comes first, then validation: a larger validation share takes from training only.
+    In a data set so small that a part would stay empty, `split` moves some groups.
     """
-    digest = hashlib.sha256(f"{options.seed}:{group}".encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
+    share = _share(group, options.seed)
     if share < options.test:
         return "test"
     return "val" if share < options.test + options.val else "train"
+
+
+def _share(group: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _by_hash(entries: Sequence[Entry], options: Split) -> dict[str, Part]:
+    """Return the part of each entry by its group's hash, no part with a share left empty.
+
+    Into a part that no hash fell into goes the group whose hash lies nearest to it, of
+    those that are not alone in their part. So a large set is split by its hashes alone,
+    and ten images have a validation and a test image too.
+
+    Raises:
+        InputError: when there are fewer groups than parts.
+    """
+    if not entries:
+        return {}
+    share_of = {entry.group: _share(entry.group, options.seed) for entry in entries}
+    spans: dict[Part, tuple[float, float]] = {
+        "train": (options.test + options.val, 1.0),
+        "val": (options.test, options.test + options.val),
+        "test": (0.0, options.test),
+    }
+    wanted = [part for part in PARTS if spans[part][1] > spans[part][0]]
+    if len(share_of) < len(wanted):
+        raise _too_few(len(entries), len(share_of), wanted)
+    parts = {group: part_of(group, options) for group in sorted(share_of)}
+    for empty in wanted:
+        held = Counter(parts.values())
+        if not held[empty]:
+            low, high = spans[empty]
+            free = [group for group, part in parts.items() if held[part] > 1]
+            parts[min(free, key=lambda g: max(low - share_of[g], share_of[g] - high))] = empty
+    return {entry.id: parts[entry.group] for entry in entries}
+
+
+def _too_few(images: int, groups: int, wanted: Sequence[Part]) -> InputError:
+    found, each = f"{images} image{'s' * (images > 1)}", "an image"
+    if groups < images:
+        found, each = f"{found} of {groups} group{'s' * (groups > 1)}", "a group"
+    return InputError(
+        sentence(
+            "split",
+            found=found,
+            wanted=f"{each} for each of {', '.join(wanted)}",
+            fix="add images, or set data.split.val or data.split.test to 0",
+        )
+    )
 
 
 def _by_column(entries: Sequence[Entry], options: Split) -> dict[str, Part]:

@@ -46,6 +46,8 @@ class MapMaker:
         layers: number of layers of the maps.
         device: where the network lives.
         precision: ``bf16`` runs the network under autocast; maps are always made in float32.
+        symmetries: 8 averages the scores over the symmetries of the square (turns by 90
+            degrees and mirrors), at 8 times the cost; 1 runs the network once.
     """
 
     network: nn.Module
@@ -53,16 +55,46 @@ class MapMaker:
     layers: int
     device: torch.device
     precision: Precision = "fp32"
+    symmetries: Literal[1, 8] = 1
 
     @torch.inference_mode()
     def __call__(self, windows: NDArray[np.float32]) -> MapTensors:
         """Return the maps of float32 windows ``(B, C, h, w)``."""
-        images = torch.from_numpy(windows).to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            scores = self.network(images)
+        scores = self.scores(torch.from_numpy(windows))
         # A caller may itself be under autocast; maps are float32 whoever asks.
         with torch.autocast(self.device.type, enabled=False):
-            return self.encode(scores.float())
+            return self.encode(scores)
+
+    @torch.inference_mode()
+    def scores(self, windows: Tensor) -> Tensor:
+        """Return the network's scores of float32 windows ``(B, C, h, w)``, float32.
+
+        With 8 symmetries each is undone before the scores are added up in float32, in one
+        order, so that equal windows give equal bits.
+        """
+        images = windows.to(self.device)
+        total = self._run(images)
+        for turn in range(1, self.symmetries):
+            total = total + _turned_back(self._run(_turned(images, turn)), turn)
+        return total / self.symmetries if self.symmetries > 1 else total
+
+    def _run(self, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            scores: Tensor = self.network(images)
+        return scores.float()
+
+
+def _turned(images: Tensor, turn: int) -> Tensor:
+    """Return ``(B, C, h, w)`` under symmetry ``turn``, 0 to 7: quarter turns, from 4 mirrored."""
+    mirrored = images.flip(3) if turn >= 4 else images
+    return torch.rot90(mirrored, turn % 4, (2, 3))
+
+
+def _turned_back(images: Tensor, turn: int) -> Tensor:
+    """Undo ``_turned``."""
+    upright = torch.rot90(images, -(turn % 4), (2, 3))
+    return upright.flip(3) if turn >= 4 else upright
 
 
 def forward_maps(make_maps: MapMaker, plane: Plane, lattice: Lattice) -> Maps:
@@ -73,9 +105,9 @@ def forward_maps(make_maps: MapMaker, plane: Plane, lattice: Lattice) -> Maps:
     height, width = plane.shape[1:]
     full = (make_maps.layers, height, width)
     maps = Maps(np.zeros(full, np.uint8), np.zeros(full, np.uint16), np.zeros(full, np.uint8))
-    grid = tiles((height, width), lattice)
-    for group in _groups(grid, lattice.batch):
-        for tile, core in zip(group, forward_cores(make_maps, plane, group, lattice), strict=True):
+    for group in batches(tiles((height, width), lattice), lattice.batch):
+        made = make_maps(stack_windows(plane, group, lattice))
+        for tile, core in zip(group, maps_of_cores(made, group), strict=True):
             (y0, x0), (y1, x1) = tile.core
             maps.foreground[:, y0:y1, x0:x1] = core.foreground
             maps.height[:, y0:y1, x0:x1] = core.height
@@ -83,10 +115,8 @@ def forward_maps(make_maps: MapMaker, plane: Plane, lattice: Lattice) -> Maps:
     return maps
 
 
-def forward_cores(
-    make_maps: MapMaker, plane: Plane, group: Sequence[Tile], lattice: Lattice
-) -> Iterator[Maps]:
-    """Yield the quantised maps of the core of each tile of one batch.
+def stack_windows(plane: Plane, group: Sequence[Tile], lattice: Lattice) -> NDArray[np.float32]:
+    """Return the windows of one batch, float32 ``(B, C, h, w)``.
 
     A short batch is filled up with its last window: networks promise equal bits only
     for equal batch shapes. The one window of a small image has a shape of its own anyway.
@@ -95,7 +125,11 @@ def forward_cores(
     alone = len(group) == 1 and covers(group[0], plane)
     if not alone:
         windows += [windows[-1]] * (lattice.batch - len(windows))
-    made = make_maps(np.stack(windows))
+    return np.stack(windows)
+
+
+def maps_of_cores(made: MapTensors, group: Sequence[Tile]) -> Iterator[Maps]:
+    """Yield the quantised maps of the core of each tile, from the maps of their windows."""
     for i, tile in enumerate(group):
         rows, columns = core_in_window(tile)
         yield Maps(
@@ -105,7 +139,8 @@ def forward_cores(
         )
 
 
-def _groups(grid: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
+def batches(grid: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
+    """Yield the tiles in groups of ``size``, the last of what is left."""
     for start in range(0, len(grid), size):
         yield grid[start : start + size]
 

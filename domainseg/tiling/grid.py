@@ -16,7 +16,7 @@ class Lattice:
     """How an image is cut; it belongs to the model and is recorded with every run.
 
     Attributes:
-        core_px: side of the square core, a multiple of ``stride_px``.
+        core_px: largest side of a core, a multiple of ``stride_px``.
         halo_px: context on each side of a core, a multiple of ``stride_px``.
         stride_px: coarsest stride of the network.
         batch: windows per forward pass where there are several.
@@ -35,26 +35,58 @@ class Lattice:
                 )
 
 
-def tiles(shape: tuple[int, int], lattice: Lattice) -> tuple[Tile, ...]:
+def core_shape(shape: tuple[int, int], lattice: Lattice) -> tuple[int, int]:
+    """Return the shape of the cores of an image of ``(H, W)`` pixels, multiples of the stride.
+
+    As few cores as ``core_px`` allows, of equal size: the last of a row would else be a strip
+    that costs a whole window.
+    """
+    stride = lattice.stride_px
+    counts = (-(-length // lattice.core_px) for length in shape)
+    y, x = (-(-length // (n * stride)) * stride for length, n in zip(shape, counts, strict=True))
+    return y, x
+
+
+def tiles(
+    shape: tuple[int, int], lattice: Lattice, *, offset: tuple[int, int] = (0, 0)
+) -> tuple[Tile, ...]:
     """Return the tiles of an image of ``(H, W)`` pixels, in raster order.
 
-    Cores partition the image. Where one core holds the whole image, the single window is
-    the image padded to the stride; otherwise every window has the same shape, core + 2 halos.
+    Cores partition the image (`core_shape`). Where one core holds the whole image, the single
+    window is the image padded to the stride; otherwise every window has the same shape, core
+    + 2 halos.
+
+    An ``offset`` ``(y, x)``, multiples of the stride below ``core_px``, moves the borders
+    between cores: they lie at the offset and every ``core_px`` from there on, so the first
+    cores are smaller, and an image that one core would hold may be cut. Windows are of one
+    shape and start at multiples of the stride. It serves to measure what the place of the
+    borders changes; results are made without it.
+
+    Raises:
+        ValueError: an offset that the windows could not keep.
     """
     height, width = shape
     stride, core, halo = lattice.stride_px, lattice.core_px, lattice.halo_px
-    if max(height, width) <= core:
+    if any(not 0 <= start < core or start % stride for start in offset):
+        raise ValueError(
+            f"offset is {offset}, wanted multiples of the network's stride {stride} below {core}"
+        )
+    if max(height, width) <= core and offset == (0, 0):
         padded = (-(-height // stride) * stride, -(-width // stride) * stride)
         return (Tile((0, 0), padded, ((0, 0), (height, width))),)
-    side = core + 2 * halo
+    sides = core_shape(shape, lattice) if offset == (0, 0) else (core, core)
+    rows, columns = (
+        range(start - side if start else 0, length, side)
+        for start, length, side in zip(offset, shape, sides, strict=True)
+    )
     return tuple(
         Tile(
             origin=(y - halo, x - halo),
-            shape=(side, side),
-            core=((y, x), (min(y + core, height), min(x + core, width))),
+            shape=(sides[0] + 2 * halo, sides[1] + 2 * halo),
+            core=((max(y, 0), max(x, 0)), (min(y + sides[0], height), min(x + sides[1], width))),
         )
-        for y in range(0, height, core)
-        for x in range(0, width, core)
+        for y in rows
+        for x in columns
     )
 
 

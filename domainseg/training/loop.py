@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from domainseg.atomic import atomic_text
+from domainseg.training.determinism import deterministic
 from domainseg.training.patches import Numbers
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -32,6 +33,8 @@ Score = Callable[[nn.Module, int], float]
 """Network and number of a validation image to the score of that image."""
 BEST = "best"
 LAST = "last"
+LOSS_EVERY = 10
+"""Steps from one reading of the loss to the next: a reading waits for the device."""
 COLUMNS = ("epoch", "step", "loss", "score", "learning_rate", "minutes")
 """Of ``metrics.csv``: epoch from 1, steps done, mean loss of the epoch, validation score,
 learning rate of the next step, wall-clock minutes of training so far."""
@@ -43,7 +46,7 @@ class Progress:
 
     Attributes:
         step: optimiser steps done, of ``steps``.
-        loss: of the last batch.
+        loss: of a batch at most LOSS_EVERY steps ago.
         score: last validation score, None before the first.
         best: best validation score so far.
     """
@@ -268,6 +271,7 @@ class _Telling(Callback):
         self._kept = kept
         self._best: float | None = None
         self._score: float | None = None
+        self._loss: float | None = None
 
     def on_train_start(self, _trainer: Any, _module: Any) -> None:
         # A resumed run has had a best score before.
@@ -281,8 +285,10 @@ class _Telling(Callback):
     def on_train_batch_end(
         self, trainer: Any, _module: Any, outputs: Any, _batch: Any, _index: int
     ) -> None:
-        loss = float(outputs["loss"].detach())
-        self._tell(Progress(trainer.global_step, self._steps, loss, self._score, self._best))
+        step = trainer.global_step
+        if self._loss is None or step % LOSS_EVERY == 0:
+            self._loss = float(outputs["loss"].detach())
+        self._tell(Progress(step, self._steps, self._loss, self._score, self._best))
 
 
 def fit(
@@ -326,7 +332,7 @@ def fit(
     callbacks += [kept] if kept else []
     # Behind the others, so that it holds what they know at the end of the epoch.
     callbacks.append(_Checkpoint(folder, LAST, monitor=None))
-    with quiet_lightning(), interrupts_get_through():
+    with quiet_lightning(), interrupts_get_through(), deterministic(options.device):
         trainer = L.Trainer(
             accelerator={"cuda": "gpu"}.get(options.device, options.device),
             devices=1,

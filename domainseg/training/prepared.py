@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.atomic import atomic_path
+from domainseg.records import Instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +51,28 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the objects of a label plane are, one row each, labels ascending.
+    """Where the objects of an image are on the model grid, one row each, in their order.
 
     Attributes:
-        labels: int64 ``(N,)``.
         centres: int64 ``(N, 2)``, the rounded mean pixel ``(y, x)``.
-        areas_px: int64 ``(N,)``.
+        areas_px: int64 ``(N,)``, at least 1.
     """
 
-    labels: NDArray[np.int64]
     centres: NDArray[np.int64]
     areas_px: NDArray[np.int64]
 
 
-def find_places(labels: NDArray[np.int32]) -> Places:
-    """Return the places of the objects of labels ``(H, W)``, 0 for background."""
-    flat = labels.ravel()
-    areas = np.bincount(flat, minlength=1)
-    areas[0] = 0
-    present = np.flatnonzero(areas)
-    rows, columns = np.divmod(np.arange(flat.size), labels.shape[1])
-    sums = np.stack([np.bincount(flat, weights=rows), np.bincount(flat, weights=columns)], 1)
-    centres = np.rint(sums[present] / areas[present, None]).astype(np.int64)
-    return Places(present, centres, areas[present].astype(np.int64))
+def find_places(truth: Instances, *, scale_yx: tuple[float, float] = (1.0, 1.0)) -> Places:
+    """Return the places of objects, which may overlap; ``scale_yx`` is model px per image px."""
+    owners = np.repeat(np.arange(len(truth)), np.diff(truth.offsets))
+    rows, starts, lengths = truth.runs.T
+    areas = np.maximum(truth.areas_px(), 1)
+    moments = [lengths * rows, lengths * (starts + (lengths - 1) / 2)]
+    means = [np.bincount(owners, weights=m, minlength=len(truth)) / areas for m in moments]
+    scale = np.array(scale_yx)
+    centres = np.rint((np.stack(means, 1) + 0.5) * scale - 0.5).astype(np.int64)
+    scaled = np.rint(areas * scale.prod()).astype(np.int64)
+    return Places(np.maximum(centres, 0), np.maximum(scaled, 1))
 
 
 def save_planes(

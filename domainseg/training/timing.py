@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from itertools import islice
 import torch
 from torch import nn
 
+from domainseg.errors import RecipeError, sentence
+from domainseg.training.determinism import deterministic
 from domainseg.training.loop import Batch, Loss
 
 TIMED_STEPS = 12
@@ -25,16 +28,17 @@ def seconds_per_step(
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.0)
     times = []
     begun = time.monotonic()
-    for image, targets, weight in islice(batches, TIMED_STEPS):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            scores = network(image.to(device, memory_format=torch.channels_last))
-            value = loss(scores.float(), targets.to(device), weight.to(device))
-        value.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        optimiser.zero_grad()
-        float(value.detach())  # waits for the device
-        times.append(time.monotonic() - begun)
-        begun = time.monotonic()
+    with deterministic(device.type):
+        for image, targets, weight in islice(batches, TIMED_STEPS):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                scores = network(image.to(device, memory_format=torch.channels_last))
+                value = loss(scores.float(), targets.to(device), weight.to(device))
+            value.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            optimiser.zero_grad()
+            float(value.detach())  # waits for the device
+            times.append(time.monotonic() - begun)
+            begun = time.monotonic()
     # The first steps start workers and compile kernels; later ones are what the run will see.
     return statistics.fmean(times[len(times) // 2 :])
 
@@ -42,9 +46,24 @@ def seconds_per_step(
 def steps_within(
     minutes: float, *, gone_s: float, step_s: float, validation_s: float, steps_per_epoch: int
 ) -> int:
-    """Return how many steps, at least 1, fit into what is left of ``minutes``.
+    """Return how many steps fit into what is left of ``minutes``.
 
     ``validation_s`` is spent once an epoch, and ``gone_s`` was spent before.
+
+    Raises:
+        RecipeError: not even one step fits.
     """
-    left_s = minutes * 60 * SPARE - gone_s
-    return max(1, int(left_s / (step_s + validation_s / steps_per_epoch)))
+    each_s = step_s + validation_s / steps_per_epoch
+    steps = int((minutes * 60 * SPARE - gone_s) / each_s)
+    if steps < 1:
+        # Rounded up, so that no number above it is refused for its rounding.
+        needed = math.ceil((gone_s + each_s) / (60 * SPARE) * 10) / 10
+        raise RecipeError(
+            sentence(
+                "train.max_minutes",
+                found=f"{minutes:g}",
+                wanted=f"more than the {needed:g} minutes that preparing takes",
+                fix="raise it",
+            )
+        )
+    return steps

@@ -42,6 +42,11 @@ class BoundaryHead:
         if not 1 <= self.boundary_px <= 8:
             raise ValueError(f"boundary_px is {self.boundary_px}, wanted 1 to 8")
 
+    @property
+    def overlapping(self) -> bool:
+        """Return False: a pixel is of one object."""
+        return False
+
     def outputs(self, classes: int) -> int:
         """Return 3 maps, and one per class where there are several."""
         return 3 + (classes if classes > 1 else 0)

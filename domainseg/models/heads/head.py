@@ -22,14 +22,17 @@ class Truth:
     """Annotation of one plane on the model grid.
 
     Attributes:
-        labels: int ``(H, W)``, 0 background.
+        labels: int ``(H, W)``, 0 background; where objects overlap, one of them.
         classes: int16 ``(max label + 1,)``; class index of each label (entry 0 unused).
         semantic: int ``(H, W)`` class plane with 0 background, or None.
+        presence: bool ``(K, H, W)``, where each class is, of objects that may overlap; None
+            where the head is not `Head.overlapping`.
     """
 
     labels: Array
     classes: Array
     semantic: Array | None = None
+    presence: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,11 @@ class Head(Protocol):
     @property
     def name(self) -> str:
         """The name recipes use."""
+        ...
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether annotated objects may share pixels; then `Truth.presence` must be given."""
         ...
 
     def outputs(self, classes: int) -> int:

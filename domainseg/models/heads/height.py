@@ -41,6 +41,11 @@ class HeightHead:
         if not 0 <= self.smooth_px <= 8:
             raise ValueError(f"smooth_px is {self.smooth_px}, wanted 0 to 8")
 
+    @property
+    def overlapping(self) -> bool:
+        """Return False: a pixel has one height."""
+        return False
+
     def outputs(self, classes: int) -> int:
         """Return 2 maps, and one per class where there are several."""
         return 2 + (classes if classes > 1 else 0)

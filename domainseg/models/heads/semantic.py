@@ -20,13 +20,18 @@ class SemanticHead:
 
     Attributes:
         activation: ``softmax`` (classes exclude each other, one layer) or ``sigmoid``
-            (each class is a layer of its own).
+            (each class is a layer of its own, and annotated objects may overlap).
         dice_weight: weight of the Dice loss beside the cross-entropy.
     """
 
     name: Literal["semantic"] = "semantic"
     activation: Literal["softmax", "sigmoid"] = "softmax"
     dice_weight: float = 1.0
+
+    @property
+    def overlapping(self) -> bool:
+        """Return whether annotated objects may share pixels: with sigmoid."""
+        return self.activation == "sigmoid"
 
     def outputs(self, classes: int) -> int:
         """Return one map per class, and one for background with softmax."""
@@ -37,7 +42,15 @@ class SemanticHead:
         return 1 if self.activation == "softmax" else classes
 
     def targets(self, truth: Truth, *, classes: int) -> NDArray[np.float32]:
-        """Return one plane: 0 background, class index + 1 elsewhere."""
+        """Return one plane, 0 background and class index + 1; with sigmoid one per class, 0 or 1.
+
+        Raises:
+            ValueError: with sigmoid, when the truth does not say where each class is.
+        """
+        if self.overlapping:
+            if truth.presence is None:
+                raise ValueError("a truth without presence has no target for sigmoid")
+            return truth.presence.astype(np.float32)
         if truth.semantic is not None:
             return truth.semantic[None].astype(np.float32)
         plane = np.zeros(truth.labels.shape, np.float32)
@@ -47,15 +60,16 @@ class SemanticHead:
 
     def loss(self, scores: Tensor, targets: Tensor, weight: Tensor, *, classes: int) -> Tensor:
         """Return cross-entropy + Dice over the classes."""
-        index = targets[:, 0].long()
-        one_hot = F.one_hot(index, classes + 1).movedim(-1, 1)[:, 1:].float()
-        if self.activation == "softmax":
-            entropy = F.cross_entropy(scores, index, reduction="none")[:, None]
-            probability = scores.softmax(1)[:, 1:]
-        else:
-            entropy = F.binary_cross_entropy_with_logits(scores, one_hot, reduction="none")
+        if self.overlapping:
+            present = targets
             probability = scores.sigmoid()
-        dice = dice_loss(probability, one_hot, weight)
+            entropy = F.binary_cross_entropy_with_logits(scores, present, reduction="none")
+        else:
+            index = targets[:, 0].long()
+            present = F.one_hot(index, classes + 1).movedim(-1, 1)[:, 1:].float()
+            probability = scores.softmax(1)[:, 1:]
+            entropy = F.cross_entropy(scores, index, reduction="none")[:, None]
+        dice = dice_loss(probability, present, weight)
         return weighted_mean(entropy, weight.expand_as(entropy)) + self.dice_weight * dice
 
     def maps(self, scores: Tensor, *, classes: int) -> FloatMaps:

@@ -1,0 +1,285 @@
+"""What a prediction will take: memory, disk and time of a recipe or model on one image."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from domainseg.errors import UsageError, sentence
+from domainseg.images import Image, open_image
+from domainseg.images.normalise import Range
+from domainseg.models.model_file import read_card
+from domainseg.recipe import Recipe, load_recipe, recipe_from_json, with_overrides
+from domainseg.records import Sample
+from domainseg.runs import RunOptions
+from domainseg.segmenter import choose_device, choose_precision, map_maker, model_plane
+from domainseg.sources import open_source
+from domainseg.tiling.grid import Lattice, tiles
+from domainseg.tiling.plan import MB, WorkPlan, plan_work
+from domainseg.tiling.probe import Probe, probe_network
+
+ASSUMED_HALO_PX = 192
+"""Halo of a network that is not trained yet, so that its own is not measured."""
+TIMED = 2
+"""Batches that are timed, after one that is not."""
+MAP_BYTES = 4
+"""On disk, per pixel of the model grid and layer: two uint16 planes."""
+CODE_BYTES = 4
+"""On disk while objects are decoded, per pixel of the model grid and layer."""
+LABEL_BYTES = 4 * 4 / 3
+"""On disk, per pixel of the image and layer: int32, and a third more for the pyramid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a prediction will take.
+
+    Attributes:
+        image_px: ``(H, W)`` of the image.
+        grid_px: ``(H, W)`` of the model grid.
+        windows: windows the network is given.
+        window_px: ``(h, w)`` of a window.
+        plan: queues, threads and blocks, and the memory that they and the network take.
+        network_mb: of that, the process with the network at work; 0 where the system does
+            not tell.
+        device_mb: memory on a GPU, 0 without one.
+        maps_bytes, codes_bytes, labels_bytes: on disk, before compression; codes are there
+            while objects are decoded only.
+        seconds: in the network alone.
+        notes: what was assumed, one sentence each.
+    """
+
+    image_px: tuple[int, int]
+    grid_px: tuple[int, int]
+    windows: int
+    window_px: tuple[int, int]
+    plan: WorkPlan
+    network_mb: float
+    device_mb: float
+    maps_bytes: int
+    codes_bytes: int
+    labels_bytes: int
+    seconds: float
+    notes: tuple[str, ...]
+
+    def table(self) -> tuple[tuple[str, str], tuple[tuple[str, str], ...]]:
+        """Return header and rows of what is predicted."""
+        plan = self.plan
+        per_pixel = self.windows * math.prod(self.window_px) / math.prod(self.grid_px)
+        memory = "not known on this system"
+        if self.network_mb:
+            rest = plan.memory_mb - self.network_mb
+            memory = f"{plan.memory_mb:.0f} MB: network {self.network_mb:.0f}, the rest {rest:.0f}"
+        rows = [
+            ("image", f"{_by(self.image_px)} px, on the model grid {_by(self.grid_px)}"),
+            ("windows", f"{self.windows} of {_by(self.window_px)} px, {per_pixel:.2f} x the grid"),
+            ("memory", f"{memory}; 200 bytes an object beside"),
+            ("spread", f"queue {plan.queue}, {plan.workers} threads, blocks {plan.block_px} px"),
+            ("maps on disk", f"{_size(self.maps_bytes)} before compression"),
+            ("labels on disk", f"{_size(self.labels_bytes)} before compression"),
+            ("scratch on disk", f"{_size(self.codes_bytes)} before compression"),
+            ("time", f"{_duration(self.seconds)} in the network"),
+        ]
+        if self.device_mb:
+            rows.insert(3, ("memory on the GPU", f"{self.device_mb:.0f} MB"))
+        return ("what", "predicted"), tuple(rows)
+
+
+def predict_budget(
+    model_or_recipe: Path | str, image: Path | str, *, options: RunOptions | None = None
+) -> Budget:
+    """Return what ``predict`` will take on an image; nothing but its header is read.
+
+    Memory and time are measured: a child process builds the network, with random weights,
+    and runs it over one batch of windows and ``TIMED`` more.
+
+    Args:
+        model_or_recipe: a model file, or a recipe; the data of a recipe is opened for its
+            classes, and where its halo is measured in training `ASSUMED_HALO_PX` is taken.
+        image: the image.
+        options: of the prediction; those that change what it takes count.
+
+    Raises:
+        ModelFileError, RecipeError: the model or recipe cannot be used.
+        InputError: the image cannot be read or does not fit.
+        UsageError: ``max_memory_mb`` is too little for any plan, or one batch of windows is
+            too much for the machine.
+    """
+    options = options or RunOptions()
+    wanted = _open(Path(model_or_recipe), options)
+    recipe = wanted.recipe
+    select = recipe.image.select if options.select is None else options.select
+    with open_image(image, select=select) as opened:
+        grid_px, note = _grid_px(wanted, opened, options)
+        image_px = (opened.shape[1], opened.shape[2])
+    grid = tiles(grid_px, wanted.lattice)
+    batches = -(-len(grid) // wanted.lattice.batch) if len(grid) > 1 else 1
+    windows = batches * wanted.lattice.batch if len(grid) > 1 else 1
+    probe = _measured(wanted, grid[0].shape, windows // batches, options)
+    network_mb = 0.0 if probe.peak_bytes is None else probe.peak_bytes / MB
+    if options.max_memory_mb is not None and not network_mb:
+        raise UsageError(
+            sentence(
+                "--max-memory",
+                found="a system that does not tell what memory a process takes",
+                wanted="Linux or macOS",
+                fix="leave it out",
+            )
+        )
+    layers = recipe.head.layers(len(wanted.classes))
+    return Budget(
+        image_px=image_px,
+        grid_px=grid_px,
+        windows=windows,
+        window_px=grid[0].shape,
+        plan=plan_work(
+            wanted.lattice,
+            layers=layers,
+            channels=recipe.data.channel_count,
+            width_px=grid_px[1],
+            max_memory_mb=options.max_memory_mb,
+            threads=torch.get_num_threads(),
+            network_mb=network_mb,
+        ),
+        network_mb=network_mb,
+        device_mb=probe.device_bytes / MB,
+        maps_bytes=MAP_BYTES * layers * math.prod(grid_px),
+        codes_bytes=CODE_BYTES * layers * math.prod(grid_px),
+        labels_bytes=round(LABEL_BYTES * layers * math.prod(image_px)),
+        seconds=probe.window_s * windows,
+        notes=(*wanted.notes, *note),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A model or recipe as it would be run."""
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    lattice: Lattice
+    diameter_px: float | None
+    notes: tuple[str, ...]
+
+
+def _open(path: Path, options: RunOptions) -> _Wanted:
+    notes: tuple[str, ...] = ()
+    if path.suffix == ".safetensors":
+        card = read_card(path)
+        recipe = recipe_from_json(card.recipe, where=str(path))
+        recipe = with_overrides(recipe, options.overrides) if options.overrides else recipe
+        classes, diameter_px, measured = card.classes, card.diameter_px, card.halo_px
+    else:
+        recipe = load_recipe(path, options.overrides)
+        classes, diameter_px = open_source(recipe).classes, None
+        stride = recipe.model.stride
+        measured = -(-ASSUMED_HALO_PX // stride) * stride
+        if recipe.tiling.halo_px == "measured":
+            notes = (f"the halo is measured when a training ends: {measured} px assumed",)
+    tiling = recipe.tiling
+    halo = measured if tiling.halo_px == "measured" else tiling.halo_px
+    lattice = Lattice(tiling.core_px, halo, recipe.model.stride, tiling.batch)
+    return _Wanted(recipe, classes, lattice, diameter_px, notes)
+
+
+def _grid_px(
+    wanted: _Wanted, image: Image, options: RunOptions
+) -> tuple[tuple[int, int], tuple[str, ...]]:
+    """Return ``(H, W)`` of the model grid of an image, and what was assumed for it."""
+    spacing = image.spacing_um
+    if options.spacing_um is not None:
+        spacing = (options.spacing_um, options.spacing_um)
+    diameter = options.diameter_px or wanted.diameter_px
+    note: tuple[str, ...] = ()
+    if (on_grid := wanted.recipe.data.diameter_px) is not None and options.diameter_px is None:
+        diameter = diameter or on_grid
+        note = (f"object diameter not given: {diameter:.3g} px assumed",)
+    # A range is given, so that none is measured: no pixel is read.
+    channels = wanted.recipe.data.channel_count
+    none = Range(np.zeros(channels, np.float32), np.ones(channels, np.float32))
+    sample = Sample(str(image.path), image, image.channels, spacing_um=spacing)
+    plane = model_plane(wanted.recipe, sample, diameter_px=diameter, intensity=none)
+    return plane.grid.model_shape, note
+
+
+def _measured(
+    wanted: _Wanted, window_px: tuple[int, int], batch: int, options: RunOptions
+) -> Probe:
+    """Return what a child process, which has nothing else in its memory, measures."""
+    job = _Job(
+        wanted.recipe.to_json(),
+        wanted.classes,
+        window_px,
+        batch,
+        options.device,
+        options.precision,
+    )
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_probe, job).result()
+        except BrokenProcessPool as error:
+            raise UsageError(
+                sentence(
+                    "tiling.core_px",
+                    found=f"{batch} windows of {_by(window_px)} px, over which the process ended",
+                    wanted="a batch of windows that fits into memory",
+                    fix="make it smaller",
+                )
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the child process is told, in plain values."""
+
+    recipe: dict[str, Any]
+    classes: tuple[str, ...]
+    window_px: tuple[int, int]
+    batch: int
+    device: str
+    precision: str
+
+
+def _probe(job: _Job) -> Probe:
+    """Build the network of a job and measure it; neither speed nor memory depend on weights."""
+    recipe = recipe_from_json(job.recipe, where="recipe")
+    channels = recipe.data.channel_count
+    architecture = recipe.model.without_weights()
+    network = architecture.build(channels, recipe.head.outputs(len(job.classes)))
+    device = choose_device(job.device)
+    make_maps = map_maker(
+        network,
+        recipe,
+        job.classes,
+        device=device,
+        precision=choose_precision(job.precision, device),
+    )
+    make_maps = replace(make_maps, symmetries=recipe.tiling.symmetries)
+    return probe_network(make_maps, job.window_px, channels=channels, batch=job.batch, timed=TIMED)
+
+
+def _by(shape: tuple[int, int]) -> str:
+    return f"{shape[0]} x {shape[1]}"
+
+
+def _size(count: float) -> str:
+    """Return bytes in the largest unit that leaves a figure of 1 or more."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,126 @@
+"""Objects again, from the maps of a run, with other rules and without the network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainseg.errors import InputError, UsageError, sentence
+from domainseg.images import image_sha256, open_image
+from domainseg.images.resample import Grid
+from domainseg.recipe import Recipe, recipe_from_json, with_overrides
+from domainseg.records import Sample
+from domainseg.results import write_results
+from domainseg.runs import MAPS, RECORD, Run, Tell, begin_folder, end_folder, read_record
+from domainseg.segmenter import decode_options
+from domainseg.tiling.decoding import BlockWork
+from domainseg.tiling.store import existing_store
+
+CHANGEABLE = ("instances", "report", "evaluate")
+"""Sections of a recipe that no map depends on."""
+
+
+def decode_run(
+    run: Path | str,
+    changes: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+    tell: Tell = lambda _stage, _done, _total: None,
+) -> Run:
+    """Decode the maps of a run with ``instances.KEY=VALUE`` changes; return the new run.
+
+    The results take the place of those in ``run``, or go into the folder ``out``, where the
+    maps are linked or copied. The image is read again for the intensities of its objects.
+
+    Raises:
+        MissingInputError: ``run`` is no finished run, or its image is gone.
+        InputError: its maps were dropped or are damaged, or the image has changed.
+        UsageError: a change needs the network.
+        RecipeError: a change does not fit.
+        OutputError: a file cannot be written.
+    """
+    folder = Path(run)
+    old = read_record(folder)
+    recipe = _changed(recipe_from_json(old["recipe"], where=str(folder / RECORD)), changes)
+    source = existing_store(folder / MAPS)
+    record = {**old, "recipe": recipe.to_json()}
+    target = folder if out is None else Path(out)
+    described = old["image"]
+    classes = tuple(old["model"]["classes"])
+    spacing = described["spacing_um"]
+    with open_image(
+        described["path"],
+        select=described["select"],
+        skip_damaged=bool((old["area"] or {}).get("damaged")),
+    ) as image:
+        _require_unchanged(described["path"], described["sha256"])
+        begin_folder(target, record, restart=True, keep_maps=True)
+        if target != folder:
+            _link(folder / MAPS, target / MAPS)
+        store = source if target == folder else existing_store(target / MAPS)
+        scale = old["grid"]["scale"]
+        grid = Grid((scale[0], scale[1]), store.shape, (image.shape[1], image.shape[2]))
+        sample = Sample(
+            described["name"],
+            image,
+            image.channels,
+            spacing_um=None if spacing is None else (spacing[0], spacing[1]),
+        )
+        found = write_results(
+            target,
+            sample,
+            store,
+            grid=grid,
+            options=decode_options(recipe, classes),
+            class_names=classes,
+            sha256=described["sha256"],
+            work=BlockWork(workers=_cores()),
+            tell=tell,
+        )
+    record["objects"] = found.objects
+    record["objects_per_class"] = {name: found.per_class.get(name, 0) for name in classes}
+    end_folder(target, record)
+    return Run(target, described["name"], found.objects, tuple(old["warnings"]))
+
+
+def _changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """Return the recipe with changes that no map depends on."""
+    for change in changes:
+        if change.partition(".")[0] not in CHANGEABLE:
+            raise UsageError(
+                sentence(
+                    "decode",
+                    found=f"'{change}'",
+                    wanted=f"a change of {', '.join(CHANGEABLE)}",
+                    fix="predict the image again with --set",
+                )
+            )
+    return with_overrides(recipe, list(changes)) if changes else recipe
+
+
+def _require_unchanged(path: str, sha256: str) -> None:
+    if image_sha256(path) != sha256:
+        raise InputError(
+            sentence(
+                path,
+                found="another image than the one that was predicted",
+                wanted="the same file",
+                fix="predict it again",
+            )
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a folder of files a second name, as links where the file system has them."""
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        shutil.copytree(source, target, copy_function=os.link)
+    except (OSError, shutil.Error):
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,294 @@
+"""From a map store to everything a run leaves: labels, table, outlines, overlay.
+
+In blocks, in the memory of a few of them, whatever the size of the image.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from domainseg.atomic import atomic_path
+from domainseg.images import write_labels
+from domainseg.images.label_store import (
+    NAME,
+    LabelPlane,
+    LabelStore,
+    Look,
+    Rgba,
+    label_store,
+    open_label_plane,
+)
+from domainseg.images.resample import Grid
+from domainseg.instances.basins import DecodeOptions
+from domainseg.instances.colours import class_colour, object_colour
+from domainseg.instances.harvest import Harvest, ObjectFiles, Scene, Sheaf, reap
+from domainseg.instances.measure import intensity_quanta
+from domainseg.instances.overlay import overlay
+from domainseg.instances.residue import Settled
+from domainseg.instances.tile_graph import Box
+from domainseg.records import Plane, Sample
+from domainseg.tiling.decoding import (
+    BlockWork,
+    DecodedStore,
+    block_boxes,
+    decoding,
+    spread,
+    window_of,
+)
+from domainseg.tiling.store import MapStore
+from domainseg.tiling.stream import in_order
+
+TABLE = "objects.parquet"
+LABELS = "labels.tif"
+LABEL_STORE = "labels.ome.zarr"
+OVERLAY = "overlay.png"
+COCO = "objects.coco.json"
+SCRATCH = ".scratch"
+LABELS_PX = 1 << 26
+"""Images of more pixels have no ``labels.tif``, which is written from memory."""
+COLOURED = 1 << 16
+"""With more objects no colours are listed: viewers choose their own."""
+
+Tell = Callable[[str, int, int], None]
+"""Called with the stage, blocks done and blocks in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was written.
+
+    Attributes:
+        objects: rows of the table.
+        per_class: objects of each class name.
+        warnings: what is missing and why, one sentence each.
+        seconds: time of each stage.
+    """
+
+    objects: int
+    per_class: Mapping[str, int]
+    warnings: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One image whose maps are there."""
+
+    folder: Path
+    sample: Sample
+    decoded: DecodedStore
+    class_names: tuple[str, ...]
+    sha256: str
+    work: BlockWork
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (int(self.sample.image.shape[1]), int(self.sample.image.shape[2]))
+
+    @property
+    def layers(self) -> int:
+        return len(self.decoded.numberings)
+
+    def plane_name(self, layer: int) -> str:
+        """Return the name of a layer's labels in the label store."""
+        return f"layer{layer}" if self.layers > 1 else NAME
+
+    @property
+    def blocks(self) -> list[Box]:
+        return block_boxes(self.shape, self.work.block_px)
+
+
+def write_results(
+    folder: Path,
+    sample: Sample,
+    store: MapStore,
+    *,
+    grid: Grid,
+    options: DecodeOptions,
+    class_names: tuple[str, ...],
+    sha256: str,
+    work: BlockWork,
+    tell: Tell = lambda _stage, _done, _total: None,
+) -> Found:
+    """Decode the maps and write labels, table, outlines and overlay into ``folder``.
+
+    ``labels.ome.zarr`` always, ``labels.tif`` of images up to LABELS_PX. Where a head decodes
+    several layers both show the highest label of each pixel, and every layer stands in full
+    in ``labels.ome.zarr/labels/layer0`` ... and ``labels-layer0.tif``, numbered as in the
+    column ``layer``.
+
+    Raises:
+        InputError: the maps or the image cannot be read.
+        OutputError: a file cannot be written.
+    """
+    seconds: dict[str, float] = {}
+    scratch = folder / SCRATCH
+    try:
+        with _timed(seconds, "decode_s"):
+            made = decoding(
+                store,
+                options,
+                grid=grid,
+                scratch=scratch / "decode",
+                work=work,
+                tell=lambda done, total: tell("decoding", done, total),
+            )
+            with made as decoded:
+                job = _Job(folder, sample, decoded, class_names, sha256, work)
+                with _timed(seconds, "labels_s"):
+                    _write_label_store(job, tell)
+                with _timed(seconds, "measure_s"):
+                    per_class, coco = _write_objects(job, scratch, tell)
+        with _timed(seconds, "pictures_s"):
+            _write_pictures(job, tell)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    seconds["decode_s"] -= seconds["labels_s"] + seconds["measure_s"]
+    warnings = () if coco else (f"no {COCO}: its masks cannot hold an image of 2^32 pixels",)
+    return Found(sum(per_class.values()), per_class, warnings, seconds)
+
+
+def _write_label_store(job: _Job, tell: Tell) -> None:
+    look = Look(job.sample.spacing_um, colors=_colours(job))
+    largest = len(job.decoded)
+    target = job.folder / LABEL_STORE
+    blocks = job.blocks
+
+    with (
+        label_store(
+            target, shape=job.shape, largest=largest, look=look, layers=job.layers
+        ) as labels,
+        ThreadPoolExecutor(job.work.workers) as pool,
+    ):
+
+        def paint(box: Box, labels: LabelStore = labels) -> None:
+            labels.write(box, job.decoded.labels(box))
+
+        for done, _ in enumerate(in_order(pool, paint, blocks, ahead=job.work.workers), start=1):
+            tell("labels", done, len(blocks))
+        labels.build_pyramids(spread(pool, ahead=2 * job.work.workers))
+
+
+def _colours(job: _Job) -> dict[int, Rgba] | None:
+    """Return a colour per label: of its class where there are several, else its own."""
+    if len(job.decoded) > COLOURED:
+        return None
+    many = len(job.class_names) > 1
+    colours = {}
+    for numbering in job.decoded.numberings:
+        for label, kind in enumerate(numbering.objects.classes.tolist(), start=numbering.first):
+            red, green, blue = class_colour(kind) if many else object_colour(label)
+            colours[label] = (int(red), int(green), int(blue), 255)
+    return colours
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerOfObjects:
+    """One layer whose labels are on disk."""
+
+    scene: Scene
+    plane: LabelPlane
+    image: Plane
+    settled: Settled
+    boxes: NDArray[np.int32]
+    first: int
+
+    def reaped(self, box: Box) -> Sheaf:
+        """Return what a block tells of its objects."""
+        (y0, x0), (y1, x1) = window_of(box, self.scene.shape)
+        return reap(
+            np.ascontiguousarray(self.plane[y0:y1, x0:x1]),
+            core=box,
+            scene=self.scene,
+            image=self.image,
+            boxes=self.boxes,
+            classes=self.settled.classes,
+            scores=self.settled.scores,
+            first=self.first,
+        )
+
+    def harvest(self, files: ObjectFiles, scratch: Path) -> Harvest:
+        """Return what puts the parts of its objects together."""
+        return Harvest(
+            files,
+            scene=self.scene,
+            boxes=self.boxes,
+            classes=self.settled.classes,
+            scores=self.settled.scores,
+            scratch=scratch,
+            first=self.first,
+        )
+
+
+def _write_objects(job: _Job, scratch: Path, tell: Tell) -> tuple[dict[str, int], bool]:
+    """Write table and outlines; return the objects of each class, and whether there is COCO."""
+    quanta = intensity_quanta(job.sample.image, where=job.sample.id)
+    layers = [_layer(job, number, quanta) for number in range(job.layers)]
+    blocks, ahead = job.blocks, job.work.workers
+    with (
+        ObjectFiles(job.folder, scene=layers[0].scene) as files,
+        ThreadPoolExecutor(job.work.workers) as pool,
+    ):
+        for number, layer in enumerate(layers):
+            harvest = layer.harvest(files, scratch / f"layer{number}")
+            sheaves = in_order(pool, layer.reaped, blocks, ahead=ahead)
+            for done, sheaf in enumerate(sheaves, start=1 + number * len(blocks)):
+                harvest.add(sheaf)
+                tell("objects", done, job.layers * len(blocks))
+            harvest.finish()
+    return dict(files.per_class), files.coco
+
+
+def _layer(job: _Job, number: int, quanta: NDArray[np.float64]) -> _LayerOfObjects:
+    sample, numbering = job.sample, job.decoded.numberings[number]
+    scene = Scene(
+        shape=job.shape,
+        class_names=job.class_names,
+        channels=tuple(sample.channels),
+        quanta=quanta,
+        spacing_um=sample.spacing_um,
+        image_id=sample.id,
+        image_sha256=job.sha256,
+        layer=number,
+    )
+    return _LayerOfObjects(
+        scene,
+        open_label_plane(job.folder / LABEL_STORE, job.plane_name(number)),
+        sample.image,
+        numbering.objects,
+        job.decoded.boxes(number),
+        numbering.first,
+    )
+
+
+def _write_pictures(job: _Job, tell: Tell) -> None:
+    spacing = job.sample.spacing_um
+    target = job.folder / LABEL_STORE
+    flat = open_label_plane(target)
+    if job.shape[0] * job.shape[1] <= LABELS_PX:
+        write_labels(job.folder / LABELS, np.asarray(flat[:]), spacing_um=spacing)
+        for layer in range(job.layers if job.layers > 1 else 0):
+            one = np.asarray(open_label_plane(target, f"layer{layer}")[:])
+            write_labels(job.folder / f"labels-layer{layer}.tif", one, spacing_um=spacing)
+    tell("overlay", 0, 1)
+    picture = overlay(job.sample.image, flat)
+    with atomic_path(job.folder / OVERLAY) as temporary:
+        PillowImage.fromarray(picture).save(temporary)
+    tell("overlay", 1, 1)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - begun

@@ -1,0 +1,129 @@
+"""How a run is spread over queues, threads and blocks so that it stays within its memory.
+
+Bytes that are counted, beside what the process and the network need:
+
+====================  ==========================================================================
+window read ahead     2 x 4 B per pixel and channel: float32, once as it is read and normalised,
+                      once in the batch
+core waiting          4 B per pixel and layer: foreground 1, height 2, class 1
+core being written    4 B more per pixel and layer: the two uint16 planes of the store
+block being decoded   60 B per pixel; measured: 14 to 18 on smooth heights with 30 to 76 % of
+                      foreground, 56 on white noise, where every third pixel is a basin
+strips between rows   64 B per column and layer: two rows of pixels with node, rank and class
+of blocks             (15 B each), twice while they are joined
+====================  ==========================================================================
+
+All are added up although the decode follows the forward pass, because an allocator need not
+give back what a pass has used. Objects are not counted: they take at most 200 B each.
+No result depends on a plan; the lattice, on which it does, is never changed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from domainseg.errors import UsageError, sentence
+from domainseg.tiling.grid import Lattice
+
+MB = 1_000_000
+"""Bytes of a megabyte, here and in what users give."""
+WINDOW_BYTES = 8
+CORE_BYTES = 4
+WRITTEN_BYTES = 4
+BLOCK_BYTES = 60
+STRIP_BYTES = 64
+QUEUES = (2, 1)
+"""Batches read ahead and cores waiting to be written, most wanted first."""
+BLOCKS_PX = (2048, 1024, 512)
+"""Sides of the blocks that are decoded, most wanted first."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkPlan:
+    """How a run is spread.
+
+    Attributes:
+        queue: batches of windows read ahead, and cores that wait to be written.
+        workers: threads that decode.
+        block_px: side of the blocks they decode.
+        memory_mb: what this takes, the network's need included, MB of 10**6 bytes.
+    """
+
+    queue: int
+    workers: int
+    block_px: int
+    memory_mb: float
+
+
+def plan_work(
+    lattice: Lattice,
+    *,
+    layers: int,
+    channels: int,
+    width_px: int,
+    max_memory_mb: float | None,
+    threads: int,
+    network_mb: float = 0.0,
+) -> WorkPlan:
+    """Return the widest plan within ``max_memory_mb``, the widest of all when that is None.
+
+    What is given up first costs least time: blocks become smaller, then fewer threads
+    decode, then less is read ahead.
+
+    Args:
+        lattice: how the image is cut; it belongs to the model.
+        layers: layers of the maps.
+        channels: of the network's input.
+        width_px: columns of the model grid.
+        max_memory_mb: what the process may use, MB.
+        threads: most threads that decode, 1 or more.
+        network_mb: peak of the process with the network during its pass over one batch, MB,
+            as `probe.probe_network` measures it.
+
+    Raises:
+        UsageError: even the narrowest plan needs more; names the least that works.
+        ValueError: a limit without ``network_mb``, which is most of the memory.
+    """
+    if max_memory_mb is not None and network_mb <= 0:
+        raise ValueError("a limit of memory needs network_mb, measured by probe_network")
+    workers = [threads >> halving for halving in range(threads.bit_length())]
+    plans = [
+        WorkPlan(queue, count, side, network_mb + need / MB)
+        for queue in QUEUES
+        for count in workers
+        for side in BLOCKS_PX
+        for need in [_need(lattice, layers, channels, width_px, queue, count * side**2)]
+    ]
+    if max_memory_mb is None:
+        return plans[0]
+    for plan in plans:
+        if plan.memory_mb <= max_memory_mb:
+            return plan
+    least = min(plan.memory_mb for plan in plans)
+    side = lattice.core_px + 2 * lattice.halo_px
+    raise UsageError(
+        sentence(
+            "--max-memory",
+            found=f"{max_memory_mb / 1000:.2f} GB",
+            wanted=f"at least {math.ceil(least / 10) / 100:.2f} GB, of which the network needs "
+            f"{network_mb / 1000:.2f} GB for {lattice.batch} x {side} x {side} px",
+            fix="raise it, or set a smaller tiling.core_px",
+        )
+    )
+
+
+def _need(
+    lattice: Lattice, layers: int, channels: int, width_px: int, queue: int, decoded_px: int
+) -> int:
+    """Return the bytes of a plan beside the network, after the table at the top."""
+    window_px = (lattice.core_px + 2 * lattice.halo_px) ** 2
+    core_px = lattice.core_px**2 * layers
+    return (
+        # One more of each than waits: the batch that is read, the core that is written.
+        WINDOW_BYTES * channels * window_px * lattice.batch * (queue + 1)
+        + CORE_BYTES * core_px * (queue + 1)
+        + WRITTEN_BYTES * core_px
+        + BLOCK_BYTES * decoded_px
+        + STRIP_BYTES * width_px * layers
+    )
