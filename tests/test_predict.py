@@ -264,7 +264,6 @@ def test_a_finished_run_is_not_run_again_and_a_damaged_one_is(
     ("change", "named"),
     [
         ({"spacing_um": 0.5}, "image.spacing_um"),
-        ({"diameter_px": 9.0}, "image.diameter_px"),
         ({"select": {"z": 0}}, "image.select.z"),
         ({"overrides": ("instances.threshold=0.6",)}, "recipe.instances.threshold"),
         ({"overrides": ("tiling.core_px=32",)}, "recipe.tiling.core_px"),
@@ -296,6 +295,23 @@ def test_a_run_of_another_setting_is_neither_returned_nor_replaced(
         "settings; choose another output folder, or replace it with --restart."
     )
     assert (run.folder / "run.json").read_bytes() == before
+
+
+def test_a_diameter_is_part_of_a_run_and_refused_where_it_has_no_effect(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    image = save_png(tmp_path / "a.png", grey(disc))
+    given = RunOptions(diameter_px=9.0)
+    with pytest.raises(UsageError) as caught:
+        predict(bright_model(), [image], tmp_path / "out", options=given)
+    assert str(caught.value) == (
+        "--diameter-px: found 9 px, for a model that works at no diameter, wanted an option that "
+        "takes effect; drop it, or train with data.diameter_px."
+    )
+    model = bright_model(data={"diameter_px": 10.0})
+    predict(model, [image], tmp_path / "out", options=given)
+    with pytest.raises(OutputError, match=r"a run with another image\.diameter_px"):
+        predict(model, [image], tmp_path / "out", options=replace(given, diameter_px=8.0))
 
 
 def test_restart_replaces_a_run_and_train_settings_do_not_matter(
