@@ -66,7 +66,7 @@ def make_model(path: Path, values: dict[str, Any]) -> Path:
 
 
 def make_image(path: Path) -> Path:
-    noise = np.random.default_rng(0).normal(size=(900, 800, 3))
+    noise = np.random.default_rng(0).normal(size=(520, 460, 3))
     smooth = ndimage.gaussian_filter(noise, (4, 4, 0))
     tifffile.imwrite(path, np.clip(128 + 900 * smooth, 0, 255).astype(np.uint8), tile=(128, 128))
     return path
