@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import cast
 from urllib.parse import urlsplit
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from domainseg.errors import InputError, MissingInputError, UsageError, sentence
 from domainseg.images import (
@@ -87,7 +90,8 @@ def predict(
     opened = open_model(Path(model), options)
     named = name_images(images, keep_folders=options.keep_folders, out=Path(out))
     select = opened.segmenter.recipe.image.select if options.select is None else options.select
-    group = _range_of_all(opened, [path for _, path in named], select)
+    places = [place for _, place in named]
+    group = _range_of_all(opened, places, select, skip_damaged=options.skip_bad_tiles)
     regions = None if options.roi is None else read_regions(options.roi)
     call = _Call(opened, options, select, group, regions, tell_stage)
     runs: list[Run] = []
@@ -137,6 +141,10 @@ class _Call:
                 spacing = (options.spacing_um, options.spacing_um)
             sample = Sample(name, image, image.channels, spacing_um=spacing)
             area = self.area(sample, image)
+            if area is not None and area.damaged:
+                lost = _Lost(area.damaged, area.shape)
+                # Read like an array, by rows: the image need not fit in memory.
+                sample = replace(sample, ignore=cast("NDArray[np.bool_]", lost))
             record = describe(
                 self.model,
                 sample,
@@ -159,7 +167,8 @@ class _Call:
         segmenter = self.model.segmenter
         damaged: tuple[PixelBox, ...] = ()
         if self.options.skip_bad_tiles:
-            diameter = self.options.diameter_px or segmenter.diameter_px
+            diameter = self.options.diameter_px
+            diameter = segmenter.diameter_px if diameter is None else diameter
             levels = levels_read(segmenter.recipe, sample, diameter_px=diameter)
             damaged = find_damaged(image, levels=levels, threads=torch.get_num_threads())
         wanted = segmenter.recipe.tiling.tissue
@@ -171,8 +180,27 @@ class _Call:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """Where an image could not be read, sliced by rows like a mask ``(H, W)``."""
+
+    boxes: tuple[PixelBox, ...]
+    shape: tuple[int, int]
+
+    def __getitem__(self, rows: slice) -> NDArray[np.bool_]:
+        top, bottom, _ = rows.indices(self.shape[0])
+        mask = np.zeros((bottom - top, self.shape[1]), bool)
+        for (y0, x0), (y1, x1) in self.boxes:
+            mask[max(y0 - top, 0) : max(y1 - top, 0), x0:x1] = True
+        return mask
+
+
 def _range_of_all(
-    model: Model, paths: Sequence[Location], select: Mapping[str, object]
+    model: Model,
+    paths: Sequence[Location],
+    select: Mapping[str, object],
+    *,
+    skip_damaged: bool,
 ) -> Range | None:
     """Return the one intensity range of the images, None for a model that measures each."""
     data = model.segmenter.recipe.data
@@ -180,7 +208,7 @@ def _range_of_all(
         return None
 
     def load(number: int) -> Sample:
-        image = open_image(paths[number], select=select)
+        image = open_image(paths[number], select=select, skip_damaged=skip_damaged)
         return Sample(str(paths[number]), image, image.channels)
 
     return group_range(data, load, len(paths))

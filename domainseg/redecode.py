@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from domainseg.atomic import PARTIAL
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import image_sha256, open_image
 from domainseg.images.resample import Grid
 from domainseg.recipe import Recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
 from domainseg.results import write_results
-from domainseg.runs import MAPS, RECORD, Run, Tell, begin_folder, end_folder, read_record
+from domainseg.runs import (
+    MAPS,
+    PROGRESS,
+    RECORD,
+    Run,
+    Tell,
+    begin_folder,
+    end_folder,
+    read_record,
+    require_same,
+)
 from domainseg.segmenter import decode_options
 from domainseg.tiling.decoding import BlockWork
-from domainseg.tiling.store import existing_store
+from domainseg.tiling.store import MapStore, existing_store
 
+MOST_WORKERS = 4
+"""Threads that decode: each takes some 250 MB."""
 CHANGEABLE = ("instances", "report", "evaluate")
 """Sections of a recipe that no map depends on."""
 
@@ -45,8 +59,9 @@ def decode_run(
     old = read_record(folder)
     recipe = _changed(recipe_from_json(old["recipe"], where=str(folder / RECORD)), changes)
     source = existing_store(folder / MAPS)
+    _require_whole(source)
     record = {**old, "recipe": recipe.to_json()}
-    target = folder if out is None else Path(out)
+    target = folder if out is None or _same_folder(folder, Path(out)) else Path(out)
     described = old["image"]
     classes = tuple(old["model"]["classes"])
     spacing = described["spacing_um"]
@@ -56,6 +71,8 @@ def decode_run(
         skip_damaged=bool((old["area"] or {}).get("damaged")),
     ) as image:
         _require_unchanged(described["path"], described["sha256"])
+        if target != folder:
+            _require_free(target, record)
         begin_folder(target, record, restart=True, keep_maps=True)
         if target != folder:
             _link(folder / MAPS, target / MAPS)
@@ -76,7 +93,7 @@ def decode_run(
             options=decode_options(recipe, classes),
             class_names=classes,
             sha256=described["sha256"],
-            work=BlockWork(workers=_cores()),
+            work=BlockWork(workers=min(_cores(), MOST_WORKERS)),
             tell=tell,
         )
     record["objects"] = found.objects
@@ -112,14 +129,47 @@ def _require_unchanged(path: str, sha256: str) -> None:
         )
 
 
+def _require_whole(store: MapStore) -> None:
+    if (missing := store.missing()) is not None:
+        raise InputError(
+            sentence(
+                store.path,
+                found=f"no maps of the tile at y {missing[0]}, x {missing[1]}",
+                wanted="those of every tile",
+                fix="repeat the prediction with --restart",
+            )
+        )
+
+
+def _require_free(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise OutputError when a folder holds a run of another image or model."""
+    for name in (RECORD, PROGRESS):
+        if (folder / name).is_file():
+            old = read_record(folder)
+            names = ("image", "model")
+            require_same(
+                folder,
+                {key: old[key] for key in names},
+                {key: record[key] for key in names},
+                kind="a run",
+            )
+
+
+def _same_folder(one: Path, two: Path) -> bool:
+    return two.exists() and one.samefile(two)
+
+
 def _link(source: Path, target: Path) -> None:
     """Give a folder of files a second name, as links where the file system has them."""
-    shutil.rmtree(target, ignore_errors=True)
+    partial = target.with_name(f"{PARTIAL}{target.name}")
+    for folder in (partial, target):
+        shutil.rmtree(folder, ignore_errors=True)
     try:
-        shutil.copytree(source, target, copy_function=os.link)
+        shutil.copytree(source, partial, copy_function=os.link)
     except (OSError, shutil.Error):
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target)
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+    partial.replace(target)
 
 
 def _cores() -> int:

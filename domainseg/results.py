@@ -20,6 +20,7 @@ from PIL import Image as PillowImage
 from domainseg.atomic import atomic_path
 from domainseg.images import write_labels
 from domainseg.images.label_store import (
+    CHUNK,
     NAME,
     LabelPlane,
     LabelStore,
@@ -105,7 +106,8 @@ class _Job:
 
     @property
     def blocks(self) -> list[Box]:
-        return block_boxes(self.shape, self.work.block_px)
+        # Two threads may not write into one chunk of the labels.
+        return block_boxes(self.shape, -(-self.work.block_px // CHUNK) * CHUNK)
 
 
 def write_results(

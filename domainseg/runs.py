@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Set
@@ -34,13 +35,14 @@ from domainseg.images.regions import Inspected
 from domainseg.models.model_file import ModelCard, model_sha256
 from domainseg.records import Sample
 from domainseg.results import (
+    COCO,
     LABEL_STORE,
+    LABELS,
     OVERLAY,
     TABLE,
     write_results,
 )
 from domainseg.segmenter import (
-    ModelPlane,
     Segmenter,
     decode_options,
     diameter_assumed,
@@ -50,7 +52,7 @@ from domainseg.segmenter import (
 )
 from domainseg.tiling.decoding import BlockWork
 from domainseg.tiling.grid import core_shape, tiles
-from domainseg.tiling.plan import MB, WorkPlan, plan_work
+from domainseg.tiling.plan import MB, plan_work
 from domainseg.tiling.probe import peak_resident_bytes, probe_network
 from domainseg.tiling.store import open_store
 from domainseg.tiling.stream import stream_maps
@@ -78,12 +80,22 @@ PACKAGES = ("torch", "numpy", "numba", "scikit-image")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model file opened for prediction."""
+    """A model file opened for prediction.
+
+    Attributes:
+        path: the file.
+        sha256: of the file.
+        segmenter: the network and what it takes to run it.
+        card: what the file says of itself.
+        network_mb: peak memory of the process with the network at work, before any image was
+            read; 0 where memory is not bounded.
+    """
 
     path: Path
     sha256: str
     segmenter: Segmenter
     card: ModelCard
+    network_mb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,18 @@ class RunOptions:
     device: str = "auto"
     precision: str = "auto"
 
+    def __post_init__(self) -> None:
+        lengths = {
+            "--spacing-um": self.spacing_um,
+            "--diameter-px": self.diameter_px,
+            "--max-memory": self.max_memory_mb,
+        }
+        for name, value in lengths.items():
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(
+                    sentence(name, found=f"{value:g}", wanted="a number above 0", fix="correct it")
+                )
+
 
 Tell = Callable[[str, int, int], None]
 """Called with the stage of a run, parts done and parts in all."""
@@ -162,7 +186,21 @@ def open_model(path: Path, options: RunOptions) -> Model:
                 fix="drop it, or train with data.diameter_px",
             )
         )
-    return Model(path, model_sha256(path), segmenter, card)
+    network_mb = 0.0 if options.max_memory_mb is None else _network_mb(segmenter)
+    return Model(path, model_sha256(path), segmenter, card, network_mb)
+
+
+def _network_mb(segmenter: Segmenter) -> float:
+    """Return the peak memory of this process with the network at work on one batch, MB."""
+    lattice = segmenter.lattice
+    side = lattice.core_px + 2 * lattice.halo_px
+    probe = probe_network(
+        segmenter.make_maps,
+        (side, side),
+        channels=segmenter.recipe.data.channel_count,
+        batch=lattice.batch,
+    )
+    return (probe.peak_bytes or 0) / MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +244,21 @@ def run_task(
     plane = model_plane(
         segmenter.recipe,
         sample,
-        diameter_px=task.diameter_px or segmenter.diameter_px,
+        diameter_px=segmenter.diameter_px if task.diameter_px is None else task.diameter_px,
         intensity=task.intensity,
     )
     tell("measuring the range", 1, 1)
     ranged = time.monotonic()
     made, lattice = segmenter.make_maps, segmenter.lattice
-    plan = _plan(segmenter, plane, options.max_memory_mb)
+    plan = plan_work(
+        lattice,
+        layers=made.layers,
+        channels=plane.shape[0],
+        width_px=plane.shape[2],
+        max_memory_mb=options.max_memory_mb,
+        threads=torch.get_num_threads(),
+        network_mb=model.network_mb,
+    )
     shape = plane.grid.model_shape
     core = core_shape(shape, lattice)
     store = open_store(folder / MAPS, layers=made.layers, shape=shape, core=core)
@@ -231,8 +277,6 @@ def run_task(
         work=BlockWork(plan.block_px, plan.workers),
         tell=tell,
     )
-    if options.drop_maps:
-        shutil.rmtree(folder / MAPS, ignore_errors=True)
     timings = {
         "range_s": ranged - begun,
         "tiles_s": spent.seconds,
@@ -259,26 +303,9 @@ def run_task(
             "warnings": list(warnings),
         },
     )
+    if options.drop_maps:
+        shutil.rmtree(folder / MAPS, ignore_errors=True)
     return Run(folder, sample.id, found.objects, warnings)
-
-
-def _plan(segmenter: Segmenter, plane: ModelPlane, max_memory_mb: float | None) -> WorkPlan:
-    """Return how a run is spread; the network's own need is measured where memory is bounded."""
-    made, lattice = segmenter.make_maps, segmenter.lattice
-    network_mb = 0.0
-    if max_memory_mb is not None:
-        (tile, *_) = tiles(plane.grid.model_shape, lattice)
-        probe = probe_network(made, tile.shape, channels=plane.shape[0], batch=lattice.batch)
-        network_mb = (probe.peak_bytes or 0) / MB
-    return plan_work(
-        lattice,
-        layers=made.layers,
-        channels=plane.shape[0],
-        width_px=plane.shape[2],
-        max_memory_mb=max_memory_mb,
-        threads=torch.get_num_threads(),
-        network_mb=network_mb,
-    )
 
 
 def _assumed(model: Model, task: Task, shape: tuple[int, int]) -> tuple[str, ...]:
@@ -330,9 +357,11 @@ def begin_folder(
     if (begun := _read_json(folder / PROGRESS)) is not None and not restart:
         require_same(folder, begun, same, kind="an unfinished run")
     before = _read_json(folder / RECORD) if begun is None else begun
-    other = restart or before is None or difference(before, same, leave_out=FREE) is not None
-    if other and not keep_maps:
+    # What is unfinished and the same goes on, with --restart too.
+    other = before is None or difference(before, same, leave_out=FREE) is not None
+    if (other or (restart and begun is None)) and not keep_maps:
         shutil.rmtree(folder / MAPS, ignore_errors=True)
+    _sweep_optional(folder)
     _write_json(folder / PROGRESS, record)
     try:
         (folder / RECORD).unlink(missing_ok=True)
@@ -345,6 +374,14 @@ def begin_folder(
                 fix="change the permission or choose another output folder",
             )
         ) from error
+
+
+def _sweep_optional(folder: Path) -> None:
+    """Delete results that not every run writes: another's would stand beside this one's."""
+    for pattern in (LABELS, "labels-layer*.tif", COCO):
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                path.unlink()
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -407,7 +444,7 @@ def describe(
         "domainseg": __version__,
         "image": {
             "name": sample.id,
-            "path": str(where),
+            "path": str(where.absolute() if isinstance(where, Path) else where),
             "sha256": sha256,
             "shape": [int(n) for n in sample.image.shape],
             "dtype": str(sample.image.dtype),

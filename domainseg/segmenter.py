@@ -404,7 +404,7 @@ def segment(
     warnings = []
     if recipe.data.diameter_px is not None and diameter_px is None:
         warnings.append(diameter_assumed(segmenter))
-    diameter_px = diameter_px or segmenter.diameter_px
+    diameter_px = segmenter.diameter_px if diameter_px is None else diameter_px
     plane = model_plane(recipe, sample, diameter_px=diameter_px, intensity=intensity)
     blind = segmenter.whole_window_layers
     if blind and len(tiles(plane.grid.model_shape, segmenter.lattice)) > 1:

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from domainseg import results
-from domainseg.errors import InputError, MissingInputError, UsageError
+from domainseg.errors import InputError, MissingInputError, OutputError, UsageError
 from domainseg.predict import predict
 from domainseg.redecode import decode_run
 from domainseg.runs import Run, RunOptions
@@ -124,3 +124,40 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         f"{tmp_path}: found no run.json, wanted the record that predict writes last; name the "
         "folder of a finished run, or repeat the prediction to finish it."
     )
+
+
+def test_the_run_itself_under_another_name_is_no_other_folder(
+    tmp_path: Path, bright_model: Write, image: Path
+) -> None:
+    run = predicted(bright_model(), image, tmp_path / "out")
+    alias = tmp_path / "alias"
+    alias.symlink_to(run.folder)
+    again = decode_run(run.folder, CHANGES, out=alias)
+    assert again.folder == run.folder
+    assert decode_run(run.folder, out=run.folder / ".." / "a").count == again.count
+
+
+def test_the_run_of_another_image_is_not_replaced(
+    tmp_path: Path, bright_model: Write, image: Path
+) -> None:
+    run = predicted(bright_model(), image, tmp_path / "out")
+    tifffile.imwrite(tmp_path / "b.tif", tifffile.imread(image)[::-1])
+    other = predicted(bright_model(), tmp_path / "b.tif", tmp_path / "out")
+    with pytest.raises(OutputError, match=r"found a run with another image\.name, wanted the same"):
+        decode_run(run.folder, CHANGES, out=other.folder)
+    assert (other.folder / "run.json").exists()
+    assert (other.folder / "maps.zarr").exists()
+
+
+def test_maps_of_which_a_tile_is_missing_are_refused(
+    tmp_path: Path, bright_model: Write, image: Path
+) -> None:
+    run = predicted(bright_model(), image, tmp_path / "out")
+    (run.folder / "maps.zarr" / "c" / "0" / "1" / "2").unlink()
+    with pytest.raises(InputError) as caught:
+        decode_run(run.folder, CHANGES)
+    assert str(caught.value) == (
+        f"{run.folder / 'maps.zarr'}: found no maps of the tile at y 52, x 120, wanted those of "
+        "every tile; repeat the prediction with --restart."
+    )
+    assert (run.folder / "run.json").exists()

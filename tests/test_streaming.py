@@ -209,7 +209,7 @@ def test_maps_that_are_damaged_are_refused(tmp_path: Path) -> None:
         store.window(0, ((0, 0), store.shape))
     assert str(caught.value) == (
         f"{path}: found maps that cannot be read at y 0 to {height}, x 0 to {width}, wanted the "
-        "maps as they were written; predict again with --restart."
+        "maps as they were written; delete it and predict again with --restart."
     )
 
 
@@ -218,7 +218,7 @@ def test_a_folder_without_maps_is_refused(tmp_path: Path) -> None:
         existing_store(tmp_path / "maps.zarr")
     assert str(caught.value) == (
         f"{tmp_path / 'maps.zarr'}: found no maps, wanted those of a prediction; predict the "
-        "image again without --drop-maps."
+        "image again with --restart and without --drop-maps."
     )
 
 

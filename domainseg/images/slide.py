@@ -268,8 +268,9 @@ def _tiff_levels(path: Path, sizes: Sequence[tuple[int, int]]) -> tuple[Level, .
     Raises:
         InputError: when the file is cut.
     """
-    if path.suffix.lower() not in (".svs", ".svslide"):
-        return ()
+    with path.open("rb") as file:
+        if file.read(2) not in (b"II", b"MM"):
+            return ()
     check_chain(path)
     try:
         levels = open_tiff(path, {}).levels

@@ -33,6 +33,8 @@ CORE_BYTES = 4
 WRITTEN_BYTES = 4
 BLOCK_BYTES = 60
 STRIP_BYTES = 64
+UNASKED_MB = 2000
+"""What a run takes beside the network where no limit was given, however many threads there are."""
 QUEUES = (2, 1)
 """Batches read ahead and cores waiting to be written, most wanted first."""
 BLOCKS_PX = (2048, 1024, 512)
@@ -66,7 +68,7 @@ def plan_work(
     threads: int,
     network_mb: float = 0.0,
 ) -> WorkPlan:
-    """Return the widest plan within ``max_memory_mb``, the widest of all when that is None.
+    """Return the widest plan within ``max_memory_mb``, or within UNASKED_MB beside the network.
 
     What is given up first costs least time: blocks become smaller, then fewer threads
     decode, then less is read ahead.
@@ -95,11 +97,12 @@ def plan_work(
         for side in BLOCKS_PX
         for need in [_need(lattice, layers, channels, width_px, queue, count * side**2)]
     ]
-    if max_memory_mb is None:
-        return plans[0]
+    limit = network_mb + UNASKED_MB if max_memory_mb is None else max_memory_mb
     for plan in plans:
-        if plan.memory_mb <= max_memory_mb:
+        if plan.memory_mb <= limit:
             return plan
+    if max_memory_mb is None:
+        return plans[-1]
     least = min(plan.memory_mb for plan in plans)
     side = lattice.core_px + 2 * lattice.halo_px
     raise UsageError(

@@ -54,7 +54,8 @@ class MapStore:
 
     def has(self, tile: Tile) -> bool:
         """Tell whether the maps of a tile's core are there, whole."""
-        return self._file(tile).is_file()
+        (y, x), _ = tile.core
+        return self._file(y // self.core[0], x // self.core[1]).is_file()
 
     def write(self, tile: Tile, maps: Maps) -> None:
         """Write the maps of a tile's core, at once or not at all.
@@ -88,7 +89,7 @@ class MapStore:
                     self.path,
                     found=f"maps that cannot be read at y {y0} to {y1}, x {x0} to {x1}",
                     wanted="the maps as they were written",
-                    fix="predict again with --restart",
+                    fix="delete it and predict again with --restart",
                 )
             ) from error
         low = packed[0].astype(np.uint8)  # wraps: the low byte
@@ -96,14 +97,21 @@ class MapStore:
             low, packed[1].copy(), (packed[0] >> 8).astype(np.uint8), (y0, x0), self.shape
         )
 
+    def missing(self) -> tuple[int, int] | None:
+        """Return where the first tile without maps begins, ``(y, x)``, None where all are there."""
+        for y in range(0, self.shape[0], self.core[0]):
+            for x in range(0, self.shape[1], self.core[1]):
+                if not self._file(y // self.core[0], x // self.core[1]).is_file():
+                    return y, x
+        return None
+
     def sweep(self) -> None:
         """Delete what a writer that was killed left half written."""
         for partial in self.path.rglob("*.partial"):
             partial.unlink(missing_ok=True)
 
-    def _file(self, tile: Tile) -> Path:
-        y, x = (corner // side for corner, side in zip(tile.core[0], self.core, strict=True))
-        return self.path / "c" / "0" / str(y) / str(x)
+    def _file(self, row: int, column: int) -> Path:
+        return self.path / "c" / "0" / str(row) / str(column)
 
 
 def open_store(
@@ -154,7 +162,7 @@ def existing_store(path: Path) -> MapStore:
                 path,
                 found="no maps",
                 wanted="those of a prediction",
-                fix="predict the image again without --drop-maps",
+                fix="predict the image again with --restart and without --drop-maps",
             )
         ) from error
 

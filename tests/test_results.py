@@ -1,0 +1,153 @@
+"""What a run leaves does not depend on blocks and threads, nor on the run before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from domainseg import results
+from domainseg.errors import UsageError
+from domainseg.images.label_store import open_label_plane
+from domainseg.images.resample import Grid
+from domainseg.instances.basins import DecodeOptions
+from domainseg.predict import predict
+from domainseg.records import Maps, Sample, Tile
+from domainseg.results import write_results
+from domainseg.runs import RunOptions
+from domainseg.tiling.decoding import BlockWork
+from domainseg.tiling.store import MapStore, open_store
+
+Write = Callable[..., Path]
+SIDE = 1500
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> MapStore:
+    """Maps of dots of 9 px, 32 px apart, and of a stripe through all of them."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    near = np.hypot(y % 32 - 16, x % 32 - 16)
+    height = np.clip(1 - near / 9, 0, 1)
+    height[700:704] = 1.0
+    path = tmp_path_factory.mktemp("maps") / "maps.zarr"
+    store = open_store(path, layers=1, shape=(SIDE, SIDE), core=(1504, 1504))
+    maps = Maps(
+        np.where(height > 0, 200, 20).astype(np.uint8)[None],
+        (65535 * height).astype(np.uint16)[None],
+        np.zeros((1, SIDE, SIDE), np.uint8),
+    )
+    store.write(Tile((0, 0), (1504, 1504), ((0, 0), (SIDE, SIDE))), maps)
+    return store
+
+
+def written(folder: Path, store: MapStore, work: BlockWork) -> dict[str, bytes]:
+    folder.mkdir()
+    image = np.random.default_rng(0).integers(0, 255, (2, SIDE, SIDE), np.uint8)
+    write_results(
+        folder,
+        Sample("a", image, ("red", "green"), spacing_um=(0.5, 0.25)),
+        store,
+        grid=Grid((1.0, 1.0), (SIDE, SIDE), (SIDE, SIDE)),
+        options=DecodeOptions(prominence=0.1, fill_holes=True),
+        class_names=("dot",),
+        sha256="0" * 64,
+        work=work,
+    )
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_blocks_and_threads_change_no_byte(tmp_path: Path, store: MapStore) -> None:
+    wanted = written(tmp_path / "whole", store, BlockWork(2048, 1))
+    labels = open_label_plane(tmp_path / "whole" / "labels.ome.zarr")[:]
+    assert pl.read_parquet(tmp_path / "whole" / "objects.parquet").height == labels.max() > 2000
+    for work in (BlockWork(512, 4), BlockWork(1024, 3), BlockWork(300, 2)):
+        found = written(tmp_path / f"{work.block_px}", store, work)
+        assert found.keys() == wanted.keys()
+        assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def save(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_no_labels_of_a_smaller_image_stay_beside_those_of_a_larger(
+    tmp_path: Path, bright_model: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.zeros((40, 50), np.uint8)
+    pixels[5:15, 5:15] = 255
+    image = save(tmp_path / "a.png", pixels)
+    (run,) = predict(bright_model(), [image], tmp_path / "out")
+    assert (run.folder / "labels.tif").exists()
+    monkeypatch.setattr(results, "LABELS_PX", 100)
+    predict(bright_model(), [image], tmp_path / "out", options=RunOptions(restart=True))
+    assert not (run.folder / "labels.tif").exists()
+
+
+def test_a_run_that_was_stopped_goes_on_with_restart_too(
+    tmp_path: Path, bright_model: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = save(tmp_path / "a.png", np.zeros((40, 50), np.uint8))
+    options = RunOptions(restart=True)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(results, "reap", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict(bright_model(), [image], tmp_path / "out", options=options)
+    maps = tmp_path / "out" / "a" / "maps.zarr" / "c" / "0" / "0" / "0"
+    before = maps.stat().st_mtime_ns
+    predict(bright_model(), [image], tmp_path / "out", options=options)
+    assert maps.stat().st_mtime_ns == before
+    predict(bright_model(), [image], tmp_path / "out", options=options)
+    assert maps.stat().st_mtime_ns != before
+
+
+def test_damaged_tiles_are_left_out_of_range_area_and_objects(
+    tmp_path: Path, bright_model: Write
+) -> None:
+    """Dots of 200 on 150: with the lost tile as black, 150 would be bright."""
+    pixels = np.full((256, 256), 150, np.uint8)
+    pixels[10::32, 10::32] = 200
+    pixels[11::32, 10::32] = 200
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages.first.dataoffsets[5], tif.pages.first.databytecounts[5]
+    spoiled = bytearray(path.read_bytes())
+    spoiled[offset : offset + count] = bytes(count)
+    path.write_bytes(spoiled)
+    scale = {"scope": "image", "low_percentile": 0.0, "high_percentile": 100.0}
+    model = bright_model(data={"normalise": scale})
+    options = RunOptions(skip_bad_tiles=True)
+    (run,) = predict(model, [path], tmp_path / "out", options=options)
+    assert run.count == 60
+    assert run.warnings == ("1 damaged tiles of the image file were not inspected",)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("field", "option"),
+    [
+        ("spacing_um", "--spacing-um"),
+        ("diameter_px", "--diameter-px"),
+        ("max_memory_mb", "--max-memory"),
+    ],
+)
+def test_lengths_that_are_none_are_refused(field: str, option: str, value: float) -> None:
+    with pytest.raises(UsageError) as caught:
+        replace(RunOptions(), **{field: value})  # type: ignore[arg-type]
+    assert str(caught.value) == f"{option}: found {value:g}, wanted a number above 0; correct it."
