@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import Image, write_labels
@@ -20,7 +19,7 @@ from domainseg.instances.evaluation import (
     evaluate_pairs,
     write_evaluation,
 )
-from domainseg.instances.export import table_instances, write_objects
+from domainseg.instances.export import join_objects, table_instances
 from domainseg.recipe import Recipe, with_overrides
 from domainseg.records import Array, Entry, Instances, Sample
 from domainseg.results import LABEL_STORE, TABLE
@@ -100,9 +99,8 @@ def evaluate_model(
     )
     if folder is not None:
         write_evaluation(evaluation, folder / SCORES)
-        tables = [pl.read_parquet(folder / entry.id / TABLE) for entry in entries]
-        whole = pl.concat(tables, how="diagonal")
-        write_objects(whole, parquet=folder / "objects.parquet", csv=folder / "objects.csv")
+        tables = [folder / entry.id / TABLE for entry in entries]
+        join_objects(tables, parquet=folder / "objects.parquet", csv=folder / "objects.csv")
     return evaluation
 
 

@@ -10,7 +10,6 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 
@@ -28,8 +27,9 @@ from domainseg.images.files import Location, location_of
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected, Regions, read_regions
 from domainseg.images.tissue import find_tissue
-from domainseg.instances.export import write_objects
+from domainseg.instances.export import join_objects
 from domainseg.records import Sample
+from domainseg.results import TABLE
 from domainseg.runs import (
     PROGRESS,
     RECORD,
@@ -292,5 +292,5 @@ def _is_result(path: Path, out: Path | None) -> bool:
 def write_together(runs: Sequence[Run], out: Path) -> None:
     """Write the tables of several runs as one, ``out/objects.parquet`` and ``.csv``."""
     if len(runs) > 1:
-        table = pl.concat([run.objects for run in runs], how="diagonal")
-        write_objects(table, parquet=out / "objects.parquet", csv=out / "objects.csv")
+        tables = [run.folder / TABLE for run in runs]
+        join_objects(tables, parquet=out / "objects.parquet", csv=out / "objects.csv")

@@ -24,6 +24,9 @@ HEIGHT_MAX = 65535
 """The quantum of height 1."""
 MAX_CLASSES = 255
 """Object classes a map can name; class 0 of a map is the first class, not background."""
+UNSEEN = 255
+"""What stands for the class where nobody looked (outside regions, tissue, whole tiles): such
+background is no hole, whatever lies around it."""
 
 
 @runtime_checkable
@@ -254,7 +257,8 @@ class Maps:
     Attributes:
         foreground: uint8 ``(L, H, W)``; ``(q - 128) / 16`` is the logit, clipped to [-8, 7.9375].
         height: uint16 ``(L, H, W)``; 65535 is height 1.
-        classes: uint8 ``(L, H, W)``; index of the class of the pixel were it foreground.
+        classes: uint8 ``(L, H, W)``; index of the class of the pixel were it foreground, or
+            UNSEEN.
     """
 
     foreground: NDArray[np.uint8]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from domainseg.instances.basins import Decoded, DecodeOptions
 from domainseg.instances.tile_graph import Box
-from domainseg.records import Maps
+from domainseg.records import UNSEEN, Maps
 
 Planes = tuple[NDArray[np.bool_], NDArray[np.int64]]
 Rng = np.random.Generator
@@ -95,6 +95,8 @@ def random_maps(rng: Rng, classes: int, *, largest: int = 30) -> Maps:
     kinds = rng.integers(0, classes, inside.shape)
     if rng.random() < 0.6:
         kinds = np.repeat(np.repeat(kinds, 5, 1), 5, 2)[:, : shape[0], : shape[1]]
+    if rng.random() < 0.3:
+        kinds = np.where(~inside & (rng.random(inside.shape) < 0.05), UNSEEN, kinds)
     return Maps(
         quanta.astype(np.uint8),
         np.stack([plane[1] for plane in planes]).astype(np.uint16),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from domainseg.instances.basins import DecodeOptions
-from domainseg.records import Maps, foreground_quantum, probability
+from domainseg.records import UNSEEN, Maps, foreground_quantum, probability
 
 Pixel = tuple[int, int]
 EIGHT = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
@@ -138,6 +138,7 @@ class Layer:
             hole, stack, beside, border = {start}, [start], set(), False
             while stack:
                 y, x = stack.pop()
+                border |= bool(self.kind[y, x] == UNSEEN)
                 for q in ((y + dy, x + dx) for dy, dx in FOUR):
                     if not (0 <= q[0] < rows and 0 <= q[1] < columns):
                         border = True

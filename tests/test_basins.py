@@ -213,7 +213,7 @@ def test_an_edge_across_a_corner_of_four_tiles_joins_and_is_missed_when_dropped(
 
 def test_the_law_of_tiles_fails_when_corner_edges_are_dropped() -> None:
     rng, options, broken = np.random.default_rng(0), DecodeOptions(), 0
-    for _ in range(20):
+    for _ in range(40):
         maps = random_maps(rng, 1)
         whole = decode(maps, options).labels[0]
         tiles = graphs_of_layer(maps, options, 4)

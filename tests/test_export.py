@@ -26,7 +26,13 @@ from domainseg.atomic import atomic_path, atomic_text
 from domainseg.errors import OutputError
 from domainseg.instances.colours import class_colour
 from domainseg.instances.columns import OBJECT_COLUMNS, SCHEMA_VERSION
-from domainseg.instances.export import table_instances, write_coco, write_geojson, write_objects
+from domainseg.instances.export import (
+    join_objects,
+    table_instances,
+    write_coco,
+    write_geojson,
+    write_objects,
+)
 from domainseg.instances.measure import measure
 from domainseg.instances.object_text import geometries
 from domainseg.instances.outlines import find_outlines
@@ -454,3 +460,20 @@ def test_a_file_appears_with_its_content_and_its_ending(tmp_path: Path) -> None:
 def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
     atomic_text(tmp_path / "o.txt", "µm\n")
     assert (tmp_path / "o.txt").read_bytes() == b"\xc2\xb5m\n"
+
+
+def test_tables_of_several_images_are_joined_with_all_their_columns(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = []
+    for number, channels in enumerate([("red",), ("green", "red"), ("blue",)]):
+        labels = np.arange(1, 20_001, dtype=np.int32).reshape(100, 200) * (number < 2)
+        image = rng.integers(0, 255, (len(channels), 100, 200), np.uint8)
+        table = measure(labels, image=image, channels=channels, image_id=str(number))
+        write_objects(table, parquet=tmp_path / f"{number}.parquet")
+        frames.append(table)
+    wanted = pl.concat(frames, how="diagonal")
+    write_objects(wanted, parquet=tmp_path / "a.parquet", csv=tmp_path / "a.csv")
+    tables = [tmp_path / f"{number}.parquet" for number in range(3)]
+    join_objects(tables, parquet=tmp_path / "b.parquet", csv=tmp_path / "b.csv")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()

@@ -69,7 +69,7 @@ def written(folder: Path, store: MapStore, work: BlockWork) -> dict[str, bytes]:
 
 def test_blocks_and_threads_change_no_byte(tmp_path: Path, store: MapStore) -> None:
     wanted = written(tmp_path / "whole", store, BlockWork(2048, 1))
-    labels = open_label_plane(tmp_path / "whole" / "labels.ome.zarr")[:]
+    labels = np.asarray(open_label_plane(tmp_path / "whole" / "labels.ome.zarr")[:])
     assert pl.read_parquet(tmp_path / "whole" / "objects.parquet").height == labels.max() > 2000
     for work in (BlockWork(512, 4), BlockWork(1024, 3), BlockWork(300, 2)):
         found = written(tmp_path / f"{work.block_px}", store, work)

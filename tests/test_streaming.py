@@ -22,7 +22,7 @@ from domainseg.images.label_store import Look, label_store, open_label_plane
 from domainseg.images.resample import Grid, labels_to_source
 from domainseg.instances.basins import DecodeOptions, decode
 from domainseg.instances.tile_graph import Window
-from domainseg.records import Maps, Plane, Tile
+from domainseg.records import UNSEEN, Maps, Plane, Tile
 from domainseg.tiling.decoding import BlockWork, block_boxes, decoding
 from domainseg.tiling.forward import MapMaker, forward_maps
 from domainseg.tiling.grid import Lattice, core_shape, tiles
@@ -162,7 +162,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_maps_are_zero_where_nothing_is_inspected_and_empty_tiles_are_not_run(
+def test_maps_are_background_where_nothing_is_inspected_and_empty_tiles_are_not_run(
     tmp_path: Path,
 ) -> None:
     lattice, plane = Lattice(64, 32, 32, 1), picture((192, 192))
@@ -176,7 +176,8 @@ def test_maps_are_zero_where_nothing_is_inspected_and_empty_tiles_are_not_run(
     store = open_store(tmp_path / "maps.zarr", layers=1, shape=(192, 192), core=(64, 64))
     spent = stream_maps(blur_maker(), plane, store, lattice, mask=mask)
     whole = forward_maps(blur_maker(), plane, lattice)
-    assert_holds(store, Maps(*(part * inside for part in planes_of(whole))))
+    classes = np.where(inside, whole.classes, UNSEEN)
+    assert_holds(store, Maps(whole.foreground * inside, whole.height * inside, classes))
     assert (spent.windows, spent.skipped) == (3, 6)
     assert all(store.has(tile) for tile in tiles((192, 192), lattice))
 

@@ -19,9 +19,10 @@ Each layer is decoded alone.
    ``max(1, ceil(prominence * 65535))`` quanta (``forest``). The peak of a union
    is its highest.
 6. *Holes*, if asked for: 4-connected background that does not reach the border
-   of the image and whose left, right, upper and lower foreground neighbours
-   are all of one object becomes part of it (``holes``). Background that
-   surrounds another object, however small, is not a hole.
+   of the image, nor a pixel that nobody looked at (class ``UNSEEN``), and whose
+   left, right, upper and lower foreground neighbours are all of one object
+   becomes part of it (``holes``). Background that surrounds another object,
+   however small, is not a hole.
 7. *Numbers.* Area, centroid and box are of all pixels, filled ones included;
    score and class are of the foreground pixels, because a filled hole is no
    evidence. Objects that fail a filter become background after that, and leave
@@ -253,7 +254,7 @@ def check_classes(
 
     Maps of any shape, or parts of them.
     """
-    if isinstance(options.split, bool) or int(classes.max(initial=0)) < len(options.split):
+    if isinstance(options.split, bool):
         return
     claimed = classes[foreground >= foreground_quantum(options.threshold)]
     largest = int(claimed.max(initial=0))

@@ -5,11 +5,14 @@ Every file appears whole or not at all (`domainseg.atomic`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from domainseg.atomic import atomic_path
@@ -131,6 +134,50 @@ def write_objects(
         with atomic_path(csv) as partial, csv_file(partial, schema=table.schema) as write:
             for rows in slices(table):
                 write(rows)
+
+
+def join_objects(tables: Sequence[Path], *, parquet: Path, csv: Path) -> None:
+    """Write the object tables of several Parquet files as one, in memory of a few row groups.
+
+    Columns are those of all tables, in the order they first appear; what a table lacks is
+    missing. Otherwise as `write_objects`.
+
+    Raises:
+        OutputError: when a file cannot be written.
+    """
+    schema: dict[str, pl.DataType] = {}
+    for path in tables:
+        for name, kind in pl.read_parquet_schema(path).items():
+            schema.setdefault(name, kind)
+    with ExitStack() as stack:
+        paths = [stack.enter_context(atomic_path(path)) for path in (parquet, csv)]
+        writes = [
+            stack.enter_context(file(path, schema=pl.Schema(schema)))
+            for file, path in zip((parquet_file, csv_file), paths, strict=True)
+        ]
+        for rows in _row_groups(tables, schema):
+            for write in writes:
+                write(rows)
+
+
+def _row_groups(
+    tables: Sequence[Path], schema: Mapping[str, pl.DataType]
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of all tables with every column, `ROWS` at a time."""
+    held: list[pl.DataFrame] = []
+    for path in tables:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS):
+                rows = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+                missing = [
+                    pl.lit(None, d).alias(n) for n, d in schema.items() if n not in rows.columns
+                ]
+                held.append(rows.with_columns(missing).select(list(schema)))
+                if sum(map(len, held)) >= ROWS:
+                    joined = pl.concat(held)
+                    yield joined.head(ROWS)
+                    held = [joined.slice(ROWS)]
+    yield from slices(pl.concat(held)) if held else ()
 
 
 def _require_rows(ids: NDArray[np.int64], table: pl.DataFrame) -> None:

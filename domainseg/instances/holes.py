@@ -1,10 +1,10 @@
 """Holes: background that lies wholly inside one object.
 
 Background is 4-connected, as objects are 8-connected. A component of it is a
-hole of an object when it does not reach the border of the image and all
-foreground pixels beside its own (left, right, above, below) belong to that one
-object. Components are labelled in a tile and joined across seams like basins,
-as nodes of the same graph whose peak is 0.
+hole of an object when it does not reach the border of the image, nor any pixel
+that nobody looked at, and all foreground pixels beside its own (left, right,
+above, below) belong to that one object. Components are labelled in a tile and
+joined across seams like basins, as nodes of the same graph whose peak is 0.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from domainseg.instances.forest import number_roots, root_of
 from domainseg.instances.kernel import kernel
 from domainseg.instances.saddles import Edges, add_edge, no_edges, with_room
+from domainseg.instances.sums import TOP, Sums
+from domainseg.records import UNSEEN
 
 
 @kernel
@@ -43,6 +45,26 @@ def label_background(labels: NDArray[np.int32], basins: int) -> NDArray[np.int64
                     parents[max(one, two)] = min(one, two)
             labels[y, x] = basins + 1 + label
     return number_roots(parents[:count])
+
+
+@kernel
+def mark_unseen(
+    labels: NDArray[np.int32],
+    nodes: NDArray[np.int64],
+    classes: NDArray[np.uint8],
+    corner: tuple[int, int],
+    basins: int,
+    sums: Sums,
+) -> None:
+    """Write into the sums of background that nobody looked at that it reaches the border.
+
+    What it is there is not known, so it is no hole. ``classes`` has the tile's first pixel at
+    ``corner``.
+    """
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            if labels[y, x] > basins and classes[corner[0] + y, corner[1] + x] == UNSEEN:
+                sums[nodes[labels[y, x]], TOP] = 0
 
 
 @kernel

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from domainseg.instances.ascent import Ways, climb, label_basins, peak_keys
 from domainseg.instances.forest import merge_nodes
-from domainseg.instances.holes import label_background, list_contacts
+from domainseg.instances.holes import label_background, list_contacts, mark_unseen
 from domainseg.instances.plateaus import MARGIN, Kinds, Ranks, rank_pixels
 from domainseg.instances.saddles import Edges, mark_open, tile_edges
 from domainseg.instances.seams import Side
@@ -251,6 +251,8 @@ def graph_of_slopes(
         width,
         len(peaks),
     )
+    if rules.fill_holes:
+        mark_unseen(labels, nodes, window.classes, corner, basins, sums)
     rows, columns = labels.shape
     return TileGraph(
         core=slopes.core,

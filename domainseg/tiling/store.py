@@ -22,7 +22,7 @@ from zarr.codecs import ZstdCodec
 from domainseg.atomic import writing_below
 from domainseg.errors import InputError, sentence
 from domainseg.instances.tile_graph import Box, Window
-from domainseg.records import Maps, Tile
+from domainseg.records import UNSEEN, Maps, Tile
 
 LONGEST_CHUNK_PX = 512
 """Sides of the chunks inside a shard: what a decode reads too much at its margins."""
@@ -184,8 +184,8 @@ def _chunk_side(core_px: int) -> int:
 
 
 def blank(tile: Tile, layers: int) -> Maps:
-    """Return maps of a tile's core where nothing is."""
+    """Return maps of a tile's core where nobody looked."""
     (y0, x0), (y1, x1) = tile.core
     shape = (layers, y1 - y0, x1 - x0)
     zeros: NDArray[np.uint8] = np.zeros(shape, np.uint8)
-    return Maps(zeros, np.zeros(shape, np.uint16), zeros)
+    return Maps(zeros, np.zeros(shape, np.uint16), np.full(shape, UNSEEN, np.uint8))

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.instances.tile_graph import Box
-from domainseg.records import Maps, Plane, Tile
+from domainseg.records import UNSEEN, Maps, Plane, Tile
 from domainseg.tiling.forward import MapMaker, maps_of_cores, stack_windows
 from domainseg.tiling.grid import Lattice, tiles
 from domainseg.tiling.store import MapStore, blank
@@ -71,9 +71,9 @@ def stream_maps(
 ) -> Spent:
     """Fill the store with the maps of a float32 ``(C, H, W)`` plane; tiles that are there stay.
 
-    Outside ``mask`` the maps are zero; a tile whose core holds no pixel of it is not run.
-    ``queue`` is how many batches are read ahead, and how many tiles wait to be written; no
-    result depends on it.
+    Outside ``mask`` the maps are background of class UNSEEN; a tile whose core holds no pixel
+    of it is not run. ``queue`` is how many batches are read ahead, and how many tiles wait
+    to be written; no result depends on it.
 
     Raises:
         InputError: a region of the plane cannot be read.
@@ -137,5 +137,6 @@ def in_order(
 
 
 def _masked(maps: Maps, inside: NDArray[np.bool_]) -> Maps:
-    """Return the maps with zeros outside."""
-    return Maps(maps.foreground * inside, maps.height * inside, maps.classes * inside)
+    """Return the maps with background that nobody looked at outside."""
+    classes = np.where(inside, maps.classes, np.uint8(UNSEEN))
+    return Maps(maps.foreground * inside, maps.height * inside, classes)
