@@ -1,6 +1,6 @@
 """A prediction from file to page-ready results, against the network's forward pass alone.
 
-    python benchmarks/end_to_end.py MODEL IMAGES [--side 8192] [--core 2048] [--repeats 2]
+    python benchmarks/end_to_end.py MODEL IMAGES [--side 8192] [--core 2048] [--halo 192]
 
 IMAGES is a folder of pictures the model knows (all of one channel layout); they are laid side
 by side, each mirrored at random, into one tiled TIFF of the size asked for. Then, alternating:
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--core", type=int, default=2048)
+    parser.add_argument("--halo", type=int, help="px [what the model was measured to need]")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/end_to_end"))
     parser.add_argument("--device", default="auto")
@@ -56,7 +57,9 @@ def main() -> None:
     image = asked.out / f"mosaic-{asked.side}.tif"
     if not image.exists():
         write_mosaic(image, sorted(asked.images.iterdir()), asked.side)
-    change = f"tiling.core_px={asked.core}"
+    change = [f"tiling.core_px={asked.core}"]
+    if asked.halo is not None:
+        change.append(f"tiling.halo_px={asked.halo}")
     forward, whole = [], []
     for _ in range(asked.repeats):
         forward.append(forward_alone(asked.model, image, change, asked.device))
@@ -89,9 +92,9 @@ def rgb(path: Path) -> NDArray[np.uint8]:
         return np.ascontiguousarray(np.moveaxis(view[:, :, :], 0, -1))
 
 
-def forward_alone(model: Path, path: Path, change: str, device: str) -> dict[str, float]:
+def forward_alone(model: Path, path: Path, change: list[str], device: str) -> dict[str, float]:
     """Return windows, their pixels, and the seconds of the network alone."""
-    segmenter, _ = open_segmenter(model, overrides=[change], device=device)
+    segmenter, _ = open_segmenter(model, overrides=change, device=device)
     with open_image(path) as image:
         sample = Sample("mosaic", image, image.channels)
         plane = model_plane(segmenter.recipe, sample, diameter_px=segmenter.diameter_px)
@@ -111,11 +114,13 @@ def forward_alone(model: Path, path: Path, change: str, device: str) -> dict[str
     return {"seconds": seconds, "windows": windows, "px": pixels}
 
 
-def predicted(model: Path, path: Path, change: str, device: str, out: Path) -> dict[str, float]:
+def predicted(
+    model: Path, path: Path, change: list[str], device: str, out: Path
+) -> dict[str, float]:
     """Return the timings of a whole prediction."""
     shutil.rmtree(out, ignore_errors=True)
     begun = time.monotonic()
-    (run,) = predict(model, [path], out, options=RunOptions(overrides=(change,), device=device))
+    (run,) = predict(model, [path], out, options=RunOptions(overrides=tuple(change), device=device))
     seconds = time.monotonic() - begun
     timings = json.loads((run.folder / "timings.json").read_text())
     return {**timings, "seconds": seconds, "objects": run.count}
