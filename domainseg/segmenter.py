@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from domainseg.allocator import keep_freed_memory
 from domainseg.errors import ModelFileError, RecipeError, sentence
 from domainseg.images.channels import as_channels
 from domainseg.images.image import Image, Level
@@ -144,6 +145,8 @@ def map_maker(
     def encode(scores: Tensor) -> Any:
         return head.maps(scores, classes=count)
 
+    if device.type == "cpu":
+        keep_freed_memory()
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     return MapMaker(network, encode, head.layers(count), device, precision)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from domainseg import __version__
+from domainseg.allocator import keep_freed_memory
 from domainseg.atomic import atomic_text, writing_below
 from domainseg.images.normalise import Range
 from domainseg.images.resample import labels_to_source, resample_labels
@@ -207,6 +208,8 @@ def _job(
     torch.manual_seed(plan.train.seed)
     network = plan.model.build(plan.data.channel_count, plan.head.outputs(len(source.classes)))
     device = choose_device(plan.train.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = choose_precision(plan.train.precision, device)
     network = network.to(memory_format=torch.channels_last)
     return _Job(plan, source, out, network, device, precision, diameter, ranges)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "domainseg"
 
 LAYERS = (
-    ("errors", "records", "atomic", "shipped"),
+    ("errors", "records", "atomic", "allocator", "shipped"),
     ("images", "instances", "quality"),
     ("loaders", "models", "tiling", "training", "report"),
     (
