@@ -14,12 +14,12 @@ from domainseg.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
     assert keep_freed_memory()
-held = [np.ones(1 << 23, np.uint8) for _ in range(10)]
+held = [np.empty(1 << 26, np.uint8) for _ in range(10)]
 for _ in range(3):
-    np.ones(1 << 23, np.uint8)
+    np.ones(1 << 26, np.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    np.ones(1 << 23, np.uint8)
+    np.ones(1 << 26, np.uint8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
