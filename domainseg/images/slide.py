@@ -1,4 +1,4 @@
-"""Scanned slides that OpenSlide reads: SVS, NDPI, MRXS, SCN, VMS, BIF and their kin.
+"""Scanned slides that OpenSlide reads: NDPI, MRXS, SCN, VMS, BIF and their kin.
 
 OpenSlide draws a region at a position of the full resolution, which lies between two pixels
 of a level whose downsample is not a whole number. So every level is read in cells of a fixed
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,10 @@ from domainseg.errors import InputError, sentence
 from domainseg.images.channels import RGB
 from domainseg.images.damage_log import Damage, PixelBox
 from domainseg.images.files import reading
-from domainseg.images.image import Box, Header, Image, Level
+from domainseg.images.image import Box, Header, Image
 from domainseg.images.pixel_size import spacing_from_lengths
 from domainseg.images.segments import SegmentCache, copy_overlap
 from domainseg.images.select import pick_flat
-from domainseg.images.tiff import broken_tiles, open_tiff
-from domainseg.images.tiff_chain import check_chain
 from domainseg.records import Array, Spacing
 
 ENDINGS = (".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
@@ -64,8 +62,7 @@ def open_slide(path: Path, select: Mapping[str, object], *, skip_damaged: bool =
 
     Where nothing was scanned stands the slide's background colour, or white. With
     ``skip_damaged`` tiles that cannot be decoded are 0 and stand in ``Image.damaged``. A JPEG
-    tile that is damaged inside OpenSlide draws as libjpeg fills it; the tiles of an SVS are
-    therefore looked at before they are drawn, those of other formats are not.
+    tile that is damaged inside OpenSlide draws as libjpeg fills it, and nothing shows it.
 
     Raises:
         InputError: when OpenSlide is not installed, does not know the file or finds it
@@ -101,7 +98,6 @@ def open_slide(path: Path, select: Mapping[str, object], *, skip_damaged: bool =
         levels,
         picked=picked,
         background=_background(properties),
-        tiles=_tiff_levels(path, header.sizes),
         damage=damage,
     )
     reopen = partial(open_slide, path, select, skip_damaged=skip_damaged)
@@ -109,10 +105,7 @@ def open_slide(path: Path, select: Mapping[str, object], *, skip_damaged: bool =
 
 
 class SlideReader:
-    """Regions of a slide; every process opens it for itself.
-
-    ``tiles`` are the same levels as a TIFF has them, to tell whether tiles are whole, or none.
-    """
+    """Regions of a slide; every process opens it for itself."""
 
     def __init__(
         self,
@@ -122,7 +115,6 @@ class SlideReader:
         *,
         picked: tuple[int, ...],
         background: NDArray[np.uint8],
-        tiles: Sequence[Level],
         damage: Damage,
     ) -> None:
         self._library = library
@@ -130,7 +122,6 @@ class SlideReader:
         self._levels = levels
         self._picked = list(picked)
         self._background = background
-        self._tiles = tuple(tiles)
         self._damage = damage
         self._cache = SegmentCache()
         self._lock = threading.Lock()
@@ -175,18 +166,8 @@ class SlideReader:
                 if self._slide is not None and self._slide[1] is slide:
                     self._slide = None
             values = self._tile_by_tile(level, at, size)
-        if self._tiles:
-            self._leave_out_broken(values, level, at)
         self._cache.put((level, i, j), values)
         return values
-
-    def _leave_out_broken(self, values: Array, level: int, at: tuple[int, int]) -> None:
-        """Put 0 into ``values``, a cell that starts at ``at``, where a tile is not whole."""
-        rows, columns = (slice(n, n + m) for n, m in zip(at, values.shape, strict=False))
-        for box in broken_tiles(self._tiles[level], rows, columns):
-            (y0, x0), (y1, x1) = box
-            self._meet(level, box, None)
-            values[max(y0 - at[0], 0) : y1 - at[0], max(x0 - at[1], 0) : x1 - at[1]] = 0
 
     def _meet(self, level: int, box: PixelBox, cause: BaseException | None) -> None:
         problem, wanted = "a truncated or corrupt tile", "a complete slide"
@@ -260,23 +241,6 @@ def _opened(library: Any, path: Path) -> Any:
                 fix="export, copy or download it again, with the files that belong to it",
             )
         ) from error
-
-
-def _tiff_levels(path: Path, sizes: Sequence[tuple[int, int]]) -> tuple[Level, ...]:
-    """Return the levels of an SVS as the TIFF it is, none where they are not those ``sizes``.
-
-    Raises:
-        InputError: when the file is cut.
-    """
-    with path.open("rb") as file:
-        if file.read(2) not in (b"II", b"MM"):
-            return ()
-    check_chain(path)
-    try:
-        levels = open_tiff(path, {}).levels
-    except InputError:  # a codec that OpenSlide has and tifffile has not
-        return ()
-    return levels if [level.shape[1:] for level in levels] == [*sizes] else ()
 
 
 def _levels(slide: Any, properties: Mapping[str, str]) -> tuple[SlideLevel, ...]:

@@ -20,7 +20,7 @@ import tifffile
 from domainseg.errors import InputError, sentence
 from domainseg.images.damage_log import Damage, LevelDamage, PixelBox
 from domainseg.images.files import refusing_damage
-from domainseg.images.image import Box, Header, Image, Level
+from domainseg.images.image import Box, Header, Image
 from domainseg.images.npy import image_dtype
 from domainseg.images.projection import projected
 from domainseg.images.segments import SegmentCache
@@ -119,15 +119,6 @@ class TiffReader:
     def close(self) -> None:
         """Let decoded segments go."""
         self._cache.clear()
-
-
-def broken_tiles(level: Level, rows: slice, columns: slice) -> list[PixelBox]:
-    """Return the tiles of a region of a TIFF's level that are not whole, without decoding any.
-
-    Half-open ``((y0, x0), (y1, x1))`` in pixels of the level.
-    """
-    assert isinstance(level.reader, TiffReader)
-    return level.reader.broken(level.index, rows, columns)
 
 
 def open_tiff(
