@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 
 from domainseg.errors import InputError, sentence
-from domainseg.images.damage_log import Damage, LevelDamage, PixelBox
+from domainseg.images.damage_log import Damage, LevelDamage
 from domainseg.images.files import refusing_damage
 from domainseg.images.image import Box, Header, Image
 from domainseg.images.npy import image_dtype
@@ -27,7 +27,7 @@ from domainseg.images.segments import SegmentCache
 from domainseg.images.select import Projection, check_names, pick_channels, pick_planes
 from domainseg.images.tiff_chain import check_chain
 from domainseg.images.tiff_layout import COLOURS, described, layout_of, series_of
-from domainseg.images.tiff_pages import Page, SegmentedPage, page_of
+from domainseg.images.tiff_pages import Page, page_of
 from domainseg.records import Array
 
 READABLE = (
@@ -109,12 +109,6 @@ class TiffReader:
     def segment(self, level: int) -> tuple[int, int]:
         """Return ``(h, w)`` of the strips or tiles of the level; one row of stored samples."""
         return self._levels[level].pages[0][0].segment
-
-    def broken(self, level: int, rows: slice, columns: slice) -> list[PixelBox]:
-        """Return the segments of a region that are not whole, on any of its pages."""
-        pages = [page for stack in self._levels[level].pages for page in stack]
-        segmented = [page for page in pages if isinstance(page, SegmentedPage)]
-        return sorted({box for page in segmented for box in page.broken(rows, columns)})
 
     def close(self) -> None:
         """Let decoded segments go."""

@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 
 from domainseg.errors import InputError, sentence
-from domainseg.images.damage_log import LevelDamage, PixelBox
+from domainseg.images.damage_log import LevelDamage
 from domainseg.images.files import DAMAGE, reading
 from domainseg.images.segments import SegmentCache, copy_overlap
 from domainseg.images.tiff_codecs import Decode, Verify, check_codec, decoder_of, verifier_of
@@ -142,16 +142,6 @@ class SegmentedPage:
                 corner = (rows.start, columns.start)
                 copy_overlap(values, (y, x), out=out[sample], corner=corner)
         return _samples_first(out)
-
-    def broken(self, rows: slice, columns: slice) -> Iterator[PixelBox]:
-        """Yield the segments of a region that are cut off or not whole; nothing is decoded."""
-        _, _, height, width, _ = self.shape
-        with reading(self.path) as size, self.path.open("rb") as file:
-            for index, _, y, x in self._touched(rows, columns):
-                data = self._stored(index, file, size)
-                if data is None or (data and not self._is_whole(data)):
-                    bottom = min(y + self.segment[0], height)
-                    yield ((y, x), (bottom, min(x + self.segment[1], width)))
 
     def _is_whole(self, data: bytes) -> bool:
         try:
