@@ -23,7 +23,7 @@ from domainseg.runs import RunOptions
 from domainseg.segmenter import choose_device, choose_precision, map_maker, model_plane
 from domainseg.sources import open_source
 from domainseg.tiling.grid import Lattice, tiles
-from domainseg.tiling.plan import MB, WorkPlan, plan_work
+from domainseg.tiling.plan import GPU_QUEUES, MB, QUEUES, WorkPlan, plan_work
 from domainseg.tiling.probe import Probe, probe_network
 
 ASSUMED_HALO_PX = 192
@@ -148,6 +148,7 @@ def predict_budget(
             max_memory_mb=options.max_memory_mb,
             threads=torch.get_num_threads(),
             network_mb=network_mb,
+            queues=GPU_QUEUES if probe.device_bytes else QUEUES,
         ),
         network_mb=network_mb,
         device_mb=probe.device_bytes / MB,

@@ -23,17 +23,8 @@ from domainseg.instances.export import join_objects, table_instances
 from domainseg.recipe import Recipe, with_overrides
 from domainseg.records import Array, Entry, Instances, Sample
 from domainseg.results import LABEL_STORE, TABLE
-from domainseg.runs import (
-    Model,
-    Run,
-    RunOptions,
-    Task,
-    describe,
-    finished,
-    open_model,
-    run_task,
-    sample_sha256,
-)
+from domainseg.run_folder import Run, finished
+from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task, sample_sha256
 from domainseg.segmenter import group_ranges, object_diameter, segment
 from domainseg.sources import Source, annotated, open_source, truth_labels
 

@@ -30,18 +30,8 @@ from domainseg.images.tissue import find_tissue
 from domainseg.instances.export import join_objects
 from domainseg.records import Sample
 from domainseg.results import TABLE
-from domainseg.runs import (
-    PROGRESS,
-    RECORD,
-    Model,
-    Run,
-    RunOptions,
-    Task,
-    describe,
-    finished,
-    open_model,
-    run_task,
-)
+from domainseg.run_folder import PROGRESS, RECORD, Run, finished
+from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task
 from domainseg.runs import Tell as TellStage
 from domainseg.segmenter import group_range, levels_read
 

@@ -268,13 +268,17 @@ class Maps:
 
 def quantise_logit(logit: Array) -> NDArray[np.uint8]:
     """Return float logits of any shape as quanta of 1/16, clipped to [-8, 7.9375]."""
-    quanta = np.clip(np.rint(logit * LOGIT_STEPS) + LOGIT_ZERO, 0, 255)
-    return np.asarray(quanta, np.uint8)
+    quanta = np.asarray(logit * LOGIT_STEPS)
+    np.rint(quanta, out=quanta)
+    quanta += LOGIT_ZERO
+    return np.asarray(np.clip(quanta, 0, 255, out=quanta), np.uint8)
 
 
 def quantise_height(height: Array) -> NDArray[np.uint16]:
     """Return float heights, clipped to [0, 1], as quanta of 1/65535."""
-    return np.asarray(np.rint(np.clip(height, 0.0, 1.0) * HEIGHT_MAX), np.uint16)
+    quanta = np.asarray(np.clip(height, 0.0, 1.0))
+    quanta *= HEIGHT_MAX
+    return np.asarray(np.rint(quanta, out=quanta), np.uint16)
 
 
 def foreground_quantum(threshold: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,19 @@ from domainseg.images.resample import Grid
 from domainseg.recipe import Recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
 from domainseg.results import write_results
-from domainseg.runs import (
+from domainseg.run_folder import (
     MAPS,
     PROGRESS,
     RECORD,
     Run,
-    Tell,
+    alone_in,
     begin_folder,
     end_folder,
     read_record,
     require_same,
+    write_timings,
 )
+from domainseg.runs import Tell
 from domainseg.segmenter import decode_options
 from domainseg.tiling.decoding import BlockWork
 from domainseg.tiling.store import MapStore, existing_store
@@ -41,20 +44,23 @@ def decode_run(
     changes: Sequence[str] = (),
     *,
     out: Path | str | None = None,
+    image: Path | str | None = None,
     tell: Tell = lambda _stage, _done, _total: None,
 ) -> Run:
     """Decode the maps of a run with ``instances.KEY=VALUE`` changes; return the new run.
 
     The results take the place of those in ``run``, or go into the folder ``out``, where the
-    maps are linked or copied. The image is read again for the intensities of its objects.
+    maps are linked or copied. The image is read again for the intensities of its objects:
+    where it was when it was predicted, or at ``image``, to which it was moved.
 
     Raises:
         MissingInputError: ``run`` is no finished run, or its image is gone.
         InputError: its maps were dropped or are damaged, or the image has changed.
         UsageError: a change needs the network.
         RecipeError: a change does not fit.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or another process is at work in the folder.
     """
+    begun = time.monotonic()
     folder = Path(run)
     old = read_record(folder)
     recipe = _changed(recipe_from_json(old["recipe"], where=str(folder / RECORD)), changes)
@@ -65,40 +71,43 @@ def decode_run(
     described = old["image"]
     classes = tuple(old["model"]["classes"])
     spacing = described["spacing_um"]
+    place = described["path"] if image is None else image
     with open_image(
-        described["path"],
+        place,
         select=described["select"],
         skip_damaged=bool((old["area"] or {}).get("damaged")),
-    ) as image:
-        _require_unchanged(described["path"], described["sha256"])
+    ) as opened:
+        _require_unchanged(place, described["sha256"])
         if target != folder:
             _require_free(target, record)
-        begin_folder(target, record, restart=True, keep_maps=True)
-        if target != folder:
-            _link(folder / MAPS, target / MAPS)
-        store = source if target == folder else existing_store(target / MAPS)
-        scale = old["grid"]["scale"]
-        grid = Grid((scale[0], scale[1]), store.shape, (image.shape[1], image.shape[2]))
-        sample = Sample(
-            described["name"],
-            image,
-            image.channels,
-            spacing_um=None if spacing is None else (spacing[0], spacing[1]),
-        )
-        found = write_results(
-            target,
-            sample,
-            store,
-            grid=grid,
-            options=decode_options(recipe, classes),
-            class_names=classes,
-            sha256=described["sha256"],
-            work=BlockWork(workers=min(_cores(), MOST_WORKERS)),
-            tell=tell,
-        )
-    record["objects"] = found.objects
-    record["objects_per_class"] = {name: found.per_class.get(name, 0) for name in classes}
-    end_folder(target, record)
+        with alone_in(target):
+            begin_folder(target, record, restart=True, keep_maps=True)
+            if target != folder:
+                _link(folder / MAPS, target / MAPS)
+            store = source if target == folder else existing_store(target / MAPS)
+            scale = old["grid"]["scale"]
+            grid = Grid((scale[0], scale[1]), store.shape, (opened.shape[1], opened.shape[2]))
+            sample = Sample(
+                described["name"],
+                opened,
+                opened.channels,
+                spacing_um=None if spacing is None else (spacing[0], spacing[1]),
+            )
+            found = write_results(
+                target,
+                sample,
+                store,
+                grid=grid,
+                options=decode_options(recipe, classes),
+                class_names=classes,
+                sha256=described["sha256"],
+                work=BlockWork(workers=min(_cores(), MOST_WORKERS)),
+                tell=tell,
+            )
+            write_timings(target, {**found.seconds, "total_s": time.monotonic() - begun})
+            record["objects"] = found.objects
+            record["objects_per_class"] = {name: found.per_class.get(name, 0) for name in classes}
+            end_folder(target, record)
     return Run(target, described["name"], found.objects, tuple(old["warnings"]))
 
 
@@ -117,7 +126,7 @@ def _changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     return with_overrides(recipe, list(changes)) if changes else recipe
 
 
-def _require_unchanged(path: str, sha256: str) -> None:
+def _require_unchanged(path: Path | str, sha256: str) -> None:
     if image_sha256(path) != sha256:
         raise InputError(
             sentence(

@@ -1,19 +1,12 @@
-"""Run folders: labels, table, outlines, overlay of one image, and a record of how they came.
-
-While a run is under way its folder holds ``progress.json``, the record of what was asked
-for, and ``maps.zarr``, which fills tile by tile. The same call on the same image goes on
-from there. ``run.json`` is written last: where it is, the run is whole.
-"""
+"""One image through a model: from pixels to a run folder, and the record of how it came."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Set
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -21,26 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from domainseg import __version__
-from domainseg.atomic import atomic_text, make_folder, sweep_partial
-from domainseg.errors import MissingInputError, OutputError, UsageError, sentence
+from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, image_sha256
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
 from domainseg.models.model_file import ModelCard, model_sha256
 from domainseg.records import Sample
-from domainseg.results import (
-    COCO,
-    LABEL_STORE,
-    LABELS,
-    OVERLAY,
-    TABLE,
-    write_results,
+from domainseg.results import write_results
+from domainseg.run_folder import (
+    MAPS,
+    Run,
+    alone_in,
+    as_json,
+    begin_folder,
+    end_folder,
+    keep_progress,
+    write_timings,
 )
 from domainseg.segmenter import (
     Segmenter,
@@ -52,30 +44,14 @@ from domainseg.segmenter import (
 )
 from domainseg.tiling.decoding import BlockWork
 from domainseg.tiling.grid import core_shape, tiles
-from domainseg.tiling.plan import MB, plan_work
+from domainseg.tiling.plan import GPU_QUEUES, MB, QUEUES, plan_work
 from domainseg.tiling.probe import peak_resident_bytes, probe_network
 from domainseg.tiling.store import open_store
 from domainseg.tiling.stream import stream_maps
 
-RECORD = "run.json"
-PROGRESS = "progress.json"
-MAPS = "maps.zarr"
 RECORD_SCHEMA = 1
-FILES = (LABEL_STORE, TABLE, "objects.csv", "objects.geojson", OVERLAY)
-"""What every run leaves beside its record."""
-FREE = frozenset(
-    {
-        "image.path",
-        "model.path",
-        "model.name",
-        "recipe.data.root",
-        "recipe.train",
-        "recipe.evaluate",
-        "recipe.report",
-    }
-)
-"""What a record may say otherwise of the same run: no object depends on it."""
 PACKAGES = ("torch", "numpy", "numba", "scikit-image")
+"""Packages whose versions a record names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +72,6 @@ class Model:
     segmenter: Segmenter
     card: ModelCard
     network_mb: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One image's folder of results.
-
-    Attributes:
-        folder: where they are.
-        image: name of the image.
-        count: number of objects.
-        warnings: what was assumed, one sentence each.
-        repeated: the results were there already, of the same model, image and settings.
-    """
-
-    folder: Path
-    image: str
-    count: int
-    warnings: tuple[str, ...]
-    repeated: bool = False
-
-    @property
-    def objects(self) -> pl.DataFrame:
-        """The object table, read from the folder."""
-        return pl.read_parquet(self.folder / TABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,22 +186,31 @@ def run_task(
 
     Raises:
         InputError: the image does not fit the recipe or cannot be read.
-        OutputError: the folder holds a run of another model, image or setting, or a file
-            cannot be written; then there is no ``run.json``.
+        OutputError: the folder holds a run of another model, image or setting, another
+            process is at work in it, or a file cannot be written; then there is no
+            ``run.json``.
     """
-    begin_folder(folder, task.record, restart=options.restart)
+    with alone_in(folder):
+        return _run(model, task, folder, options, tell)
+
+
+def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell) -> Run:
     begun = time.monotonic()
+    known = begin_folder(folder, task.record, restart=options.restart)
     sample, segmenter = task.sample, model.segmenter
     tell("measuring the range", 0, 1)
     plane = model_plane(
         segmenter.recipe,
         sample,
         diameter_px=segmenter.diameter_px if task.diameter_px is None else task.diameter_px,
-        intensity=task.intensity,
+        intensity=known if task.intensity is None else task.intensity,
+        threads=torch.get_num_threads(),
     )
+    keep_progress(folder, task.record, plane.intensity)
     tell("measuring the range", 1, 1)
     ranged = time.monotonic()
     made, lattice = segmenter.make_maps, segmenter.lattice
+    on_processor = made.device.type == "cpu"
     plan = plan_work(
         lattice,
         layers=made.layers,
@@ -258,13 +219,21 @@ def run_task(
         max_memory_mb=options.max_memory_mb,
         threads=torch.get_num_threads(),
         network_mb=model.network_mb,
+        queues=QUEUES if on_processor else GPU_QUEUES,
     )
     shape = plane.grid.model_shape
     core = core_shape(shape, lattice)
     store = open_store(folder / MAPS, layers=made.layers, shape=shape, core=core)
     mask = None if task.area is None else partial(task.area.on_grid, plane.grid)
     spent = stream_maps(
-        made, plane, store, lattice, mask=mask, queue=plan.queue, tell=partial(tell, "tiles")
+        made,
+        plane,
+        store,
+        lattice,
+        mask=mask,
+        queue=plan.queue,
+        readers=1 if on_processor else plan.queue,
+        tell=partial(tell, "tiles"),
     )
     found = write_results(
         folder,
@@ -277,7 +246,7 @@ def run_task(
         work=BlockWork(plan.block_px, plan.workers),
         tell=tell,
     )
-    timings = {
+    timings: dict[str, float | int | None] = {
         "range_s": ranged - begun,
         "tiles_s": spent.seconds,
         "network_s": spent.network_s,
@@ -288,7 +257,7 @@ def run_task(
         "tiles_from_before": spent.kept,
         "peak_memory_mb": None if (peak := peak_resident_bytes()) is None else peak / MB,
     }
-    _write_json(folder / "timings.json", {k: v and round(v, 3) for k, v in sorted(timings.items())})
+    write_timings(folder, timings)
     warnings = (*_assumed(model, task, plane.grid.model_shape), *found.warnings)
     extent = _extent(sample, task.area)
     end_folder(
@@ -338,77 +307,6 @@ def _extent(sample: Sample, area: Inspected | None) -> dict[str, Any]:
         "inspected_px": inspected,
         "inspected_um2": None if spacing is None else inspected * spacing[0] * spacing[1],
     }
-
-
-def begin_folder(
-    folder: Path, record: Mapping[str, Any], *, restart: bool, keep_maps: bool = False
-) -> None:
-    """Make a folder ready for a run: keep the maps of the same run, clear those of another.
-
-    ``keep_maps`` keeps them in any case.
-
-    Raises:
-        OutputError: it holds an unfinished run of another model, image or setting, and
-            ``restart`` is not given; or it cannot be created or changed.
-    """
-    make_folder(folder)
-    sweep_partial(folder)
-    same = json.loads(json.dumps(record))
-    if (begun := _read_json(folder / PROGRESS)) is not None and not restart:
-        require_same(folder, begun, same, kind="an unfinished run")
-    before = _read_json(folder / RECORD) if begun is None else begun
-    # What is unfinished and the same goes on, with --restart too.
-    other = before is None or difference(before, same, leave_out=FREE) is not None
-    if (other or (restart and begun is None)) and not keep_maps:
-        shutil.rmtree(folder / MAPS, ignore_errors=True)
-    _sweep_optional(folder)
-    _write_json(folder / PROGRESS, record)
-    try:
-        (folder / RECORD).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            sentence(
-                folder / RECORD,
-                found=error.strerror or "a file that stays",
-                wanted="permission to replace it",
-                fix="change the permission or choose another output folder",
-            )
-        ) from error
-
-
-def _sweep_optional(folder: Path) -> None:
-    """Delete results that not every run writes: another's would stand beside this one's."""
-    for pattern in (LABELS, "labels-layer*.tif", COCO):
-        for path in folder.glob(pattern):
-            with suppress(OSError):
-                path.unlink()
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of a finished run, or of one whose decoding again was interrupted.
-
-    Raises:
-        MissingInputError: there is none.
-    """
-    for name in (RECORD, PROGRESS):
-        record = _read_json(folder / name)
-        if record is not None and "grid" in record:
-            return record
-    raise MissingInputError(
-        sentence(
-            folder,
-            found=f"no {RECORD}",
-            wanted="the record that predict writes last",
-            fix="name the folder of a finished run, or repeat the prediction to finish it",
-        )
-    )
-
-
-def end_folder(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the record of a finished run."""
-    _write_json(folder / RECORD, record)
-    with suppress(OSError):
-        (folder / PROGRESS).unlink(missing_ok=True)
 
 
 def sample_sha256(sample: Sample) -> str:
@@ -480,82 +378,3 @@ def describe(
         },
         "versions": {name: version(name) for name in PACKAGES},
     }
-
-
-def as_json(intensity: Range) -> dict[str, list[float]]:
-    """Return a range as plain values, one per channel."""
-    return {"low": intensity.low.tolist(), "high": intensity.high.tolist()}
-
-
-def finished(folder: Path, record: Mapping[str, Any], *, restart: bool) -> Run | None:
-    """Return the run in ``folder`` when it is complete and the same.
-
-    None when there is none, or when it is interrupted or damaged, so that it must run again.
-
-    Raises:
-        OutputError: it is of another model, image or setting, and ``restart`` is not given.
-    """
-    old = _read_json(folder / RECORD)
-    if restart or old is None or not all((folder / name).exists() for name in FILES):
-        return None
-    require_same(folder, old, json.loads(json.dumps(record)), kind="a run")
-    try:
-        count = pq.read_metadata(folder / TABLE).num_rows
-    except (pa.ArrowException, OSError):
-        return None
-    if count != old.get("objects"):
-        return None
-    with suppress(OSError):
-        (folder / PROGRESS).unlink(missing_ok=True)
-    return Run(folder, old["image"]["name"], count, tuple(old["warnings"]), repeated=True)
-
-
-def require_same(
-    folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, kind: str
-) -> None:
-    """Raise OutputError, naming the difference, unless two records are of the same run."""
-    if changed := difference(old, new, leave_out=FREE):
-        raise OutputError(
-            sentence(
-                folder,
-                found=f"{kind} with another {changed}",
-                wanted="the same model, image and settings",
-                fix="choose another output folder, or replace it with --restart",
-            )
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return what a record holds, None where there is none that can be read."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return values if isinstance(values, dict) else None
-
-
-def difference(
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
-    *,
-    leave_out: Set[str] = frozenset(),
-    prefix: str = "",
-) -> str | None:
-    """Return the dotted name of the first value of ``new`` that ``old`` has otherwise, or None.
-
-    Names in ``leave_out`` may differ, and all below them.
-    """
-    for key, value in new.items():
-        name = f"{prefix}{key}"
-        if name in leave_out:
-            continue
-        if isinstance(value, dict) and isinstance(old.get(key), dict):
-            if inner := difference(old[key], value, leave_out=leave_out, prefix=f"{name}."):
-                return inner
-        elif key not in old or old[key] != value:
-            return name
-    return None
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    atomic_text(path, json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -267,12 +267,18 @@ def median_diameter(source: Source, entries: Sequence[Entry]) -> float | None:
 
 
 def model_plane(
-    recipe: Recipe, sample: Sample, *, diameter_px: float | None, intensity: Range | None = None
+    recipe: Recipe,
+    sample: Sample,
+    *,
+    diameter_px: float | None,
+    intensity: Range | None = None,
+    threads: int = 1,
 ) -> ModelPlane:
     """Return a sample's image as the network sees it.
 
     ``diameter_px`` is the median diameter of the image's objects, for recipes that work at
-    one; ``intensity`` is the range of the image's group, its own when None.
+    one; ``intensity`` is the range of the image's group, its own when None, measured by so
+    many ``threads``.
 
     Raises:
         InputError: channels that do not fit, or a pixel size or diameter that is needed.
@@ -287,7 +293,7 @@ def model_plane(
     if intensity is None:
         measured = _coarse(image)
         ignore = sample.ignore if measured is image else None
-        intensity = measure_range(chosen(measured), data.normalise, ignore=ignore)
+        intensity = measure_range(chosen(measured), data.normalise, ignore=ignore, threads=threads)
     return ModelPlane(chosen(level), grid, intensity, reading)
 
 

@@ -15,7 +15,7 @@ from domainseg.images.resample import Grid, resample_labels
 from domainseg.models.heads.head import Truth
 from domainseg.recipe import Recipe, load_recipe, with_overrides
 from domainseg.records import Sample
-from domainseg.runs import difference
+from domainseg.run_folder import difference
 from domainseg.segmenter import ModelPlane, median_diameter, model_plane, object_diameter
 from domainseg.sources import Source, annotated, presence, truth_labels
 from domainseg.training.prepared import Prepared, find_places, save_planes

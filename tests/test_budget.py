@@ -48,7 +48,7 @@ def test_every_byte_of_a_plan_is_counted() -> None:
     found = plan(None, threads=1)
     assert (found.queue, found.workers, found.block_px) == (2, 1, 2048)
     windows = 3 * 8 * 3 * SIDE**2
-    cores = 3 * 4 * 1024**2 + 4 * 1024**2
+    cores = 3 * 13 * SIDE**2 + 16 * 1024**2
     blocks = 60 * 2048**2
     strips = 64 * 100_000
     assert found.memory_mb == pytest.approx(500 + (windows + cores + blocks + strips) / 1e6)
@@ -89,7 +89,7 @@ def test_too_little_memory_is_refused_with_what_works() -> None:
     with pytest.raises(UsageError) as refused:
         plan(300)
     assert str(refused.value) == (
-        "--max-memory: found 0.30 GB, wanted at least 0.63 GB, of which the network needs "
+        "--max-memory: found 0.30 GB, wanted at least 0.69 GB, of which the network needs "
         "0.50 GB for 1 x 1408 x 1408 px; raise it, or set a smaller tiling.core_px."
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from domainseg.errors import InputError, MissingInputError, OutputError
+from domainseg.images.label_store import Look, label_store
 from domainseg.instances.evaluation import (
     Evaluation,
     LabelPair,
@@ -283,6 +285,29 @@ def test_two_files_are_paired_whatever_their_names(folders: tuple[Path, Path]) -
     found = evaluate_labels(predicted / "b" / "labels.tif", truth / "b.tif")
     assert [row.id for row in found.images] == ["b"]
     assert found.all.mean.mean_ap == 1.0
+
+
+def test_labels_in_ome_zarr_are_scored_alone_and_inside_a_run(
+    folders: tuple[Path, Path],
+) -> None:
+    predicted, truth = folders
+    wanted = evaluate_labels(predicted, truth).to_json()
+    labels = np.asarray(PERFECT.predicted).astype(np.uint16)
+    (predicted / "b" / "labels.tif").unlink()
+    store = predicted / "b" / "labels.ome.zarr"
+    with label_store(store, shape=labels.shape, largest=int(labels.max()), look=Look()) as made:
+        made.write(((0, 0), labels.shape), [labels])
+    assert evaluate_labels(predicted, truth).to_json() == wanted
+    found = evaluate_labels(store, truth / "b.tif")
+    assert [row.id for row in found.images] == ["b"]
+    assert found.all.mean.mean_ap == 1.0
+    shutil.rmtree(store / "labels")
+    with pytest.raises(InputError) as caught:
+        evaluate_labels(store, truth / "b.tif")
+    assert str(caught.value) == (
+        f"{store}: found no label image that can be read, wanted labels/objects, as predict "
+        "writes it; predict the image again, or export the labels as TIFF."
+    )
 
 
 def test_stems_restrict_what_is_scored(folders: tuple[Path, Path]) -> None:

@@ -25,6 +25,7 @@ LAYERS = (
         "sources",
         "segmenter",
         "results",
+        "run_folder",
         "runs",
         "train_folder",
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 
 from domainseg.errors import InputError, UsageError
 from domainseg.images import normalise as normalise_module
+from domainseg.images import open_image
+from domainseg.images import tiff_pages as pages_module
 from domainseg.images.normalise import (
     Normalisation,
     Range,
@@ -20,6 +24,7 @@ from domainseg.images.normalise import (
     measure_group_range,
     measure_range,
 )
+from domainseg.images.segments import SegmentCache
 
 RNG = np.random.default_rng(13)
 
@@ -76,13 +81,55 @@ def test_one_bright_grain_does_not_coarsen_a_float_image() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u2", "f4"])
-def test_counting_in_bands_changes_nothing(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_counting_in_pieces_changes_nothing(
+    dtype: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plane = _values(dtype, (3, 50, 20))
     whole = measure_range(plane, Normalisation())
-    monkeypatch.setattr(normalise_module, "BAND_PX", 60)
-    bands = measure_range(plane, Normalisation())
-    np.testing.assert_array_equal(bands.low, whole.low)
-    np.testing.assert_array_equal(bands.high, whole.high)
+    monkeypatch.setattr(normalise_module, "PIECE_PX", 60)
+    pieces = measure_range(plane, Normalisation(), threads=threads)
+    np.testing.assert_array_equal(pieces.low, whole.low)
+    np.testing.assert_array_equal(pieces.high, whole.high)
+
+
+def test_every_tile_of_a_wide_image_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = _values("u1", (48, 640))
+    tifffile.imwrite(tmp_path / "wide.tif", pixels, tile=(16, 16), compression="zlib")
+    decoded: list[int] = []
+    real = vars(pages_module)["decoder_of"]
+
+    def counting(*args: Any) -> Any:
+        decode = real(*args)
+
+        def call(data: bytes, index: int) -> Any:
+            decoded.append(index)
+            return decode(data, index)
+
+        return call
+
+    monkeypatch.setattr(pages_module, "decoder_of", counting)
+    # A row of tiles is more than a piece and more than what stays in the cache.
+    monkeypatch.setattr(normalise_module, "PIECE_PX", 1024)
+    monkeypatch.setattr(SegmentCache.__init__, "__defaults__", (1,))
+    with open_image(tmp_path / "wide.tif") as image:
+        found = measure_range(image, Normalisation(1, 99), threads=2)
+    assert sorted(decoded) == list(range(3 * 40))
+    low, high = _expected(pixels, Normalisation(1, 99))
+    assert (found.low[0], found.high[0]) == (low, high)
+
+
+def test_an_error_while_counting_ends_all_threads() -> None:
+    class Broken:
+        shape, dtype = (1, 4096, 4096), np.dtype(np.uint8)
+
+        def __getitem__(self, key: Any) -> Any:
+            raise InputError("broken")
+
+    with pytest.raises(InputError, match="broken"):
+        measure_range(Broken(), Normalisation(), threads=3)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "f4"])

@@ -45,15 +45,12 @@ def test_classes_give_their_colour() -> None:
     assert picture[0].tolist() == [list(class_colour(1)), [0, 0, 0], list(class_colour(0))]
 
 
-@pytest.mark.parametrize("margin", [0, 4])
-@pytest.mark.parametrize(("line", "inside"), [(1, 7), (2, 5), (3, 3)])
-def test_a_thicker_line_reaches_further_in(margin: int, line: int, inside: int) -> None:
-    labels = np.pad(np.ones((9, 9), np.int32), margin)
-    picture = overlay(np.zeros((1, *labels.shape), np.uint8), labels, line_px=line)
-    assert np.count_nonzero(drawn(picture)) == 81 - inside**2
+def test_an_object_at_the_border_of_the_image_has_a_line_there() -> None:
+    picture = overlay(np.zeros((1, 9, 9), np.uint8), np.ones((9, 9), np.int32))
+    assert np.count_nonzero(drawn(picture)) == 81 - 49
 
 
-def test_a_pixel_over_two_objects_shows_the_first() -> None:
+def test_a_pixel_over_two_objects_shows_the_one_with_the_higher_number() -> None:
     labels = np.array([[0, 8], [3, 3]], np.int32)
     picture = overlay(np.zeros((1, 2, 2), np.uint8), labels, max_side=1)
     assert picture[0, 0].tolist() == list(object_colour(8))
@@ -65,7 +62,7 @@ def test_no_object_vanishes_from_a_smaller_picture(side: int) -> None:
     for number, corner in enumerate(range(20, 280, 40), 1):
         labels[corner : corner + side, corner : corner + side] = number
     picture = overlay(np.zeros((1, 400, 300), np.uint16), labels, max_side=50)
-    assert picture.shape == (50, 38, 3)
+    assert picture.shape == (50, 38, 3)  # 400 / 8, 300 / 8
     colours = {tuple(c) for c in picture.reshape(-1, 3).tolist()} - {(0, 0, 0)}
     assert colours == {object_colour(number) for number in range(1, 8)}
 
@@ -77,13 +74,28 @@ def test_a_smaller_picture_is_the_mean_of_blocks() -> None:
     assert picture[..., 0].tolist() == np.rint(expected).astype(int).tolist()
 
 
-def test_bands_give_the_picture_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("side", [4, 8, 12])
+def test_blocks_give_the_picture_of_the_whole(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     labels = np.kron(rng.integers(0, 5, (9, 8)), np.ones((5, 5))).astype(np.int32)
     image = rng.integers(0, 255, (3, *labels.shape)).astype(np.uint8)
-    whole = overlay(image, labels, max_side=30, line_px=2)
-    monkeypatch.setattr("domainseg.instances.overlay._BAND_PX", 1)
-    assert (overlay(image, labels, max_side=30, line_px=2) == whole).all()
+    for max_side in (13, 30, 50):
+        whole = overlay(image, labels, max_side=max_side)
+        with monkeypatch.context() as smaller:
+            smaller.setattr("domainseg.instances.overlay._BLOCK_PX", side)
+            assert (overlay(image, labels, max_side=max_side) == whole).all()
+
+
+def test_edges_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, (30, 40)).astype(np.int32)
+    padded = np.pad(labels, 1, constant_values=-1)
+    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    edge = np.any([labels != other for other in around], axis=0)
+    cells = np.where(edge, labels, 0).reshape(15, 2, 20, 2).max((1, 3))
+    picture = overlay(np.zeros((1, 30, 40), np.uint8), labels, max_side=20)
+    colours = np.array([(0, 0, 0), object_colour(1), object_colour(2)])
+    assert (picture == colours[cells]).all()
 
 
 def test_values_from_low_to_high_become_0_to_255() -> None:

@@ -22,7 +22,8 @@ from domainseg.errors import InputError, MissingInputError, OutputError, UsageEr
 from domainseg.images import read_labels
 from domainseg.predict import PartlyFailedError, name_images, predict
 from domainseg.report.run_folder import image_folders, read_image, read_label_map, read_objects
-from domainseg.runs import FILES, RunOptions, difference
+from domainseg.run_folder import FILES, difference
+from domainseg.runs import RunOptions
 
 Draw = Callable[..., NDArray[np.int32]]
 Write = Callable[..., Path]
@@ -354,7 +355,7 @@ def test_a_restart_that_fails_leaves_no_record_of_the_run_before(
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("at", ["label_store", "reap", "write_labels", "overlay"])
+@pytest.mark.parametrize("at", ["label_store", "reap", "write_labels", "Canvas"])
 def test_a_disk_without_room_leaves_nothing_half_written_and_the_run_goes_on(
     tmp_path: Path,
     bright_model: Write,

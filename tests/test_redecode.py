@@ -15,7 +15,8 @@ from domainseg import results
 from domainseg.errors import InputError, MissingInputError, OutputError, UsageError
 from domainseg.predict import predict
 from domainseg.redecode import decode_run
-from domainseg.runs import Run, RunOptions
+from domainseg.run_folder import Run
+from domainseg.runs import RunOptions
 
 Write = Callable[..., Path]
 CHANGES = ("instances.threshold=0.7", "instances.min_area_px=200")
@@ -69,7 +70,7 @@ def test_a_decode_that_was_stopped_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(results, "overlay", stop)
+        broken.setattr(results, "write_labels", stop)
         with pytest.raises(KeyboardInterrupt):
             decode_run(run.folder, CHANGES)
     assert not (run.folder / "run.json").exists()
@@ -115,6 +116,19 @@ def test_an_image_that_changed_or_went_away_is_refused(
     with pytest.raises(MissingInputError, match="found nothing, wanted an image"):
         decode_run(run.folder, CHANGES)
     assert (run.folder / "run.json").exists()
+
+
+def test_a_moved_image_is_read_where_it_is_now(
+    tmp_path: Path, bright_model: Write, image: Path
+) -> None:
+    run = predicted(bright_model(), image, tmp_path / "out")
+    wanted = predicted(bright_model(), image, tmp_path / "other", *CHANGES)
+    moved = image.rename(tmp_path / "moved.tif")
+    again = decode_run(run.folder, CHANGES, image=moved)
+    assert files_of(again.folder) == files_of(wanted.folder)
+    timings = json.loads((run.folder / "timings.json").read_text())
+    assert "network_s" not in timings
+    assert timings["total_s"] >= timings["decode_s"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -13,14 +13,16 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from domainseg import results
-from domainseg.errors import UsageError
+from domainseg import results, segmenter
+from domainseg.errors import OutputError, UsageError
 from domainseg.images.label_store import open_label_plane
 from domainseg.images.resample import Grid
 from domainseg.instances.basins import DecodeOptions
+from domainseg.instances.overlay import overlay
 from domainseg.predict import predict
 from domainseg.records import Maps, Sample, Tile
-from domainseg.results import write_results
+from domainseg.results import TABLE, write_results
+from domainseg.run_folder import alone_in
 from domainseg.runs import RunOptions
 from domainseg.tiling.decoding import BlockWork
 from domainseg.tiling.store import MapStore, open_store
@@ -151,3 +153,59 @@ def test_lengths_that_are_none_are_refused(field: str, option: str, value: float
     with pytest.raises(UsageError) as caught:
         replace(RunOptions(), **{field: value})  # type: ignore[arg-type]
     assert str(caught.value) == f"{option}: found {value:g}, wanted a number above 0; correct it."
+
+
+def test_a_run_that_goes_on_does_not_measure_the_range_again(
+    tmp_path: Path, bright_model: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(2).integers(0, 200, (90, 130)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    model = bright_model(data={"normalise": {"scope": "image"}})
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(results, "reap", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict(model, [tmp_path / "a.tif"], tmp_path / "out")
+    with monkeypatch.context() as broken:
+        broken.setattr(segmenter, "measure_range", stop)
+        (run,) = predict(model, [tmp_path / "a.tif"], tmp_path / "out")
+    (whole,) = predict(model, [tmp_path / "a.tif"], tmp_path / "whole")
+    assert (run.folder / "run.json").read_bytes() == (whole.folder / "run.json").read_bytes()
+    assert (run.folder / TABLE).read_bytes() == (whole.folder / TABLE).read_bytes()
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path, bright_model: Write) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((50, 50), np.uint8))
+    model, folder = bright_model(), tmp_path / "out" / "a"
+    with alone_in(folder), pytest.raises(OutputError) as caught:
+        predict(model, [tmp_path / "a.tif"], tmp_path / "out")
+    assert str(caught.value) == (
+        f"{folder}: found another process at work in it, wanted one at a time; wait until it has "
+        "ended, or choose another output folder."
+    )
+    (run,) = predict(model, [tmp_path / "a.tif"], tmp_path / "out")
+    assert not (run.folder / ".lock").exists()
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_the_picture_is_that_of_the_whole_image(
+    tmp_path: Path, bright_model: Write, levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.full((2200, 2100), 40, np.uint8)
+    pixels[1000:1100, 300:1900] = 200
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(pixels, tile=(256, 256), subifds=levels - 1)
+        for level in range(1, levels):
+            small = pixels[:: 2**level, :: 2**level]
+            tif.write(small, tile=(256, 256), subfiletype=1)
+    model = bright_model(tiling={"core_px": 1024})
+    (run,) = predict(model, [tmp_path / "a.tif"], tmp_path / "out")
+    with Image.open(run.folder / "overlay.png") as picture:
+        shown = np.asarray(picture)
+    labels = tifffile.imread(run.folder / "labels.tif")
+    wanted = overlay(pixels[None], labels.astype(np.int32))
+    assert shown.shape == wanted.shape == (1100, 1050, 3)
+    assert (shown == wanted).all()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +23,8 @@ from domainseg.images.label_store import Look, label_store, open_label_plane
 from domainseg.images.resample import Grid, labels_to_source
 from domainseg.instances.basins import DecodeOptions, decode
 from domainseg.instances.tile_graph import Window
-from domainseg.records import UNSEEN, Maps, Plane, Tile
+from domainseg.records import UNSEEN, Maps, Plane, Sample, Tile
+from domainseg.results import write_results
 from domainseg.tiling.decoding import BlockWork, block_boxes, decoding
 from domainseg.tiling.forward import MapMaker, forward_maps
 from domainseg.tiling.grid import Lattice, core_shape, tiles
@@ -100,16 +102,16 @@ SHAPES = [(1, 1), (1, 200), (200, 1), (64, 64), (65, 130), (130, 65), (129, 200)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("batch", "readers"), [(1, 1), (3, 1), (2, 4)])
 def test_maps_on_disk_are_those_in_memory(
-    tmp_path: Path, shape: tuple[int, int], batch: int
+    tmp_path: Path, shape: tuple[int, int], batch: int, readers: int
 ) -> None:
     lattice = Lattice(64, 32, 32, batch)
     plane = picture(shape)
     store = open_store(
         tmp_path / "maps.zarr", layers=1, shape=shape, core=core_shape(shape, lattice)
     )
-    spent = stream_maps(blur_maker(), plane, store, lattice)
+    spent = stream_maps(blur_maker(), plane, store, lattice, queue=readers, readers=readers)
     assert_holds(store, forward_maps(blur_maker(), plane, lattice))
     assert spent.kept == 0
     assert all(store.has(tile) for tile in tiles(shape, lattice))
@@ -329,6 +331,52 @@ def test_more_objects_than_24_bits_can_count_are_numbered(tmp_path: Path) -> Non
     assert last[4, 4] == across**2
     assert last[0, 4] == across * (across - 1)
     assert np.count_nonzero(last) == 4
+
+
+@pytest.mark.long
+def test_an_image_of_more_than_2_to_the_31_pixels_goes_to_its_last_object(tmp_path: Path) -> None:
+    side = 46_400
+    assert side**2 > 1 << 31
+
+    class Sparse(Dots):
+        """Two dots, and a line through all of the image that no tile holds."""
+
+        def window(self, layer: int, box: Any) -> Window:
+            (y0, x0), (y1, x1) = box
+            y0, x0, y1, x1 = max(y0, 0), max(x0, 0), min(y1, side), min(x1, side)
+            shown = np.zeros((y1 - y0, x1 - x0), np.uint8)
+            for at in (7, side - 5):
+                shown[
+                    max(0, at - y0) : max(0, at + 2 - y0), max(0, at - x0) : max(0, at + 2 - x0)
+                ] = 255
+            shown[max(0, 100 - y0) : max(0, 101 - y0)] = 255
+            return Window(shown, shown * np.uint16(257), np.zeros_like(shown), (y0, x0), self.shape)
+
+    class Flat:
+        shape, dtype = (1, side, side), np.dtype(np.uint8)
+
+        def __getitem__(self, key: Any) -> Any:
+            _, rows, columns = key
+            return np.full((1, rows.stop - rows.start, columns.stop - columns.start), 9, np.uint8)
+
+    store = cast("MapStore", Sparse(side))
+    sample = Sample("wide", Flat(), ("grey",))
+    found = write_results(
+        tmp_path,
+        sample,
+        store,
+        grid=same_grid((side, side)),
+        options=DecodeOptions(),
+        class_names=("dot",),
+        sha256="0" * 64,
+        work=BlockWork(2048, 2),
+    )
+    assert found.objects == 3
+    table = pl.read_parquet(tmp_path / "objects.parquet")
+    assert table["area_px"].to_list() == [4, side, 4]
+    assert table["y0_px"].to_list() == [7, 100, side - 5]
+    assert table["x0_px"].to_list() == [7, 0, side - 5]
+    assert open_label_plane(tmp_path / "labels.ome.zarr")[side - 4, side - 4] == 3
 
 
 def serially(work: Callable[[Any], None], boxes: Any) -> None:

@@ -15,7 +15,7 @@ from domainseg.cli.screen import Meter, RunMeter, fail, say, show_table, warn
 from domainseg.errors import DomainsegError, InputError, UsageError, sentence
 
 if TYPE_CHECKING:
-    from domainseg.runs import Run
+    from domainseg.run_folder import Run
 
 INTERRUPTED = 130
 INTERNAL = 5
@@ -209,12 +209,15 @@ def decode(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the results [the run's].")
     ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Where the image is now, if it was moved.")
+    ] = None,
 ) -> None:
     """Find the objects of a run again with other rules, without the network."""
     from domainseg.redecode import decode_run
 
     with RunMeter() as meter:
-        again = decode_run(run, tuple(changes or ()), out=out, tell=meter.part)
+        again = decode_run(run, tuple(changes or ()), out=out, image=image, tell=meter.part)
     _say_run(again)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import product
 
 from domainseg.images.damage_log import PixelBox
 from domainseg.images.image import Box, Image, Level
+from domainseg.images.sweep import sweep
 
 PIECE_BYTES = 1 << 24
 """Most pixels read at a time, a thread; one segment where that is larger."""
@@ -52,11 +52,6 @@ def _touch(level: Level, box: Box) -> None:
 def _pieces(level: Level) -> Iterator[Box]:
     """Yield boxes of whole segments that cover the level, each segment in one of them."""
     channels, height, width = level.shape
-    h, w = (min(part, length) for part, length in zip(level.segment, (height, width), strict=True))
-    affordable = max(1, PIECE_BYTES // (channels * level.dtype.itemsize * h * w))
-    across = min(affordable, -(-width // w))
-    down = max(1, affordable // across) * h
-    across *= w
-    for top, left in product(range(0, height, down), range(0, width, across)):
-        rows = slice(top, min(top + down, height))
-        yield (slice(0, channels), rows, slice(left, min(left + across, width)))
+    most_px = PIECE_BYTES // (channels * level.dtype.itemsize)
+    for rows, columns in sweep((height, width), level.segment, most_px=most_px):
+        yield slice(0, channels), rows, columns

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+import zarr
 from numpy.typing import NDArray
 
 from domainseg.atomic import atomic_path
@@ -27,13 +28,16 @@ LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".btf", ".tf8", ".npy")
 def read_labels(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Return a label image ``(H, W)`` in the integer dtype it is stored in.
 
-    PNG, BMP, TIFF and npy; bilevel images give uint8 0 and 1, palette images their indices.
+    PNG, BMP, TIFF, npy and the folder of an OME-Zarr of labels; bilevel images give uint8 0
+    and 1, palette images their indices.
 
     Raises:
         MissingInputError: when the file is not there or is empty.
         InputError: when it is damaged, is not one plane, or holds values that cannot be
             labels: colours, real or complex numbers, negative integers.
     """
+    if is_label_store(Path(path)):
+        return checked_labels(path, _stored(Path(path)))
     file = existing_file(Path(path))
     labels = _planes(file)
     if labels.ndim != 2:
@@ -44,6 +48,24 @@ def read_labels(path: str | os.PathLike[str]) -> NDArray[Any]:
             "save the object numbers as one grey 16-bit channel, not as colours",
         )
     return checked_labels(file, labels)
+
+
+def is_label_store(path: Path) -> bool:
+    """Tell whether a path is a folder of OME-Zarr."""
+    return path.is_dir() and path.suffix.lower() == ".zarr"
+
+
+def _stored(path: Path) -> Array:
+    """Return the full resolution of the label image in an OME-Zarr as a run leaves it."""
+    try:
+        return np.asarray(zarr.open_array(path / "labels" / "objects" / "0", mode="r")[:])
+    except (OSError, ValueError, KeyError) as error:
+        raise _refused(
+            path,
+            "no label image that can be read",
+            "labels/objects, as predict writes it",
+            "predict the image again, or export the labels as TIFF",
+        ) from error
 
 
 def checked_labels(where: object, labels: Array) -> NDArray[Any]:

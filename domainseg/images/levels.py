@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from domainseg.images.channels import ChannelView
 from domainseg.images.image import Image, Key, Level, region_of
 from domainseg.images.resample import SAME_SCALE, Grid
+from domainseg.images.sweep import segment_of
 from domainseg.records import Array, Plane
 
 BAND_PX = 1 << 23
@@ -122,11 +123,16 @@ def overview(image: Plane, *, longest_px: int) -> tuple[Array, tuple[float, floa
     height, width = int(image.shape[1]), int(image.shape[2])
     shrink = min(1.0, longest_px / max(height, width))
     size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+    return shrunk(image, size), (height / size[0], width / size[1])
+
+
+def shrunk(image: Plane, size: tuple[int, int]) -> Array:
+    """Return a picture ``(C, *size)`` of the whole image, which is no smaller, as `overview`."""
     source = image
     for level in _levels(image):
         if level.shape[1] >= size[0] and level.shape[2] >= size[1]:
             source = _with_level(image, level)
-    return _averaged(source, size), (height / size[0], width / size[1])
+    return _averaged(source, size)
 
 
 def _levels(image: Plane) -> Sequence[Level]:
@@ -185,10 +191,7 @@ def _averaged(plane: Plane, size: tuple[int, int]) -> Array:
 def _bands(plane: Plane) -> list[tuple[int, int]]:
     """Return bands of rows, of whole segments where the plane has any."""
     channels, height, width = (int(n) for n in plane.shape)
-    source = plane
-    while isinstance(source, ChannelView):
-        source = source.plane
-    rows = source.segment[0] if isinstance(source, Level) else 1
+    rows = segment_of(plane)[0]
     step = rows * max(1, BAND_PX // (channels * width * rows))
     return [(top, min(top + step, height)) for top in range(0, height, step)]
 

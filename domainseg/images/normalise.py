@@ -10,7 +10,7 @@ others as float32 by two passes over the order-preserving integer key of the flo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.errors import InputError, UsageError, sentence
+from domainseg.images.sweep import gathered, segment_of, sweep
 from domainseg.records import Array, Plane
 
 BINS = 1 << 16
 SIGN = np.uint32(1 << 31)
-BAND_PX = 1 << 22
-"""Pixels of the plane counted at a time."""
+PIECE_PX = 1 << 22
+"""Pixels of the plane counted at a time, a thread; one tile or strip where that is larger."""
 CLIP = (-1.0, 4.0)
 """Where normalised values end: far outside [0, 1], near enough that one hot pixel or a dust
 grain cannot drive the activations of its neighbourhood out of what training saw."""
@@ -83,17 +84,22 @@ class Range:
 
 
 def measure_range(
-    plane: Plane, options: Normalisation, *, ignore: NDArray[np.bool_] | None = None
+    plane: Plane,
+    options: Normalisation,
+    *,
+    ignore: NDArray[np.bool_] | None = None,
+    threads: int = 1,
 ) -> Range:
     """Return the range of one image ``(C, H, W)``, whatever the scope but ``fixed``.
 
     ``ignore`` ``(H, W)`` is True where a pixel does not count. A plane that knows its
-    ``path`` is named in errors.
+    ``path`` is named in errors. So many ``threads`` decode and count; each tile, strip or
+    chunk of the file is decoded once a pass.
 
     Raises:
         InputError: when no pixel counts.
     """
-    return measure_group_range([plane], options, ignores=[ignore])
+    return measure_group_range([plane], options, ignores=[ignore], threads=threads)
 
 
 def measure_group_range(
@@ -101,6 +107,7 @@ def measure_group_range(
     options: Normalisation,
     *,
     ignores: Sequence[NDArray[np.bool_] | None] | None = None,
+    threads: int = 1,
 ) -> Range:
     """Return the one range of several images with the same channels, as if they were one.
 
@@ -115,7 +122,8 @@ def measure_group_range(
         low = np.full(channels, options.fixed_low, np.float32)
         return Range(low, np.full(channels, options.fixed_high, np.float32))
     pixels = _Pixels(tuple(planes), tuple(ignores or [None] * len(planes)), options.per == "image")
-    found = _percentiles(pixels, (options.low_percentile, options.high_percentile))
+    wanted = (options.low_percentile, options.high_percentile)
+    found = _percentiles(pixels, wanted, threads=threads)
     if options.per == "image":
         found = np.repeat(found, channels, axis=0)
     return Range(found[:, 0].copy(), found[:, 1].copy())
@@ -133,6 +141,11 @@ def apply_range(region: Array, range_: Range) -> NDArray[np.float32]:
     out = np.subtract(region, low, dtype=np.float32)
     out *= scale
     return np.clip(out, *CLIP, out=out)
+
+
+_Piece = tuple[int, slice, slice]
+"""Number of a plane, rows and columns."""
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,28 +173,47 @@ class _Pixels:
         """What an error names."""
         return ", ".join(str(getattr(plane, "path", "image")) for plane in self.planes[:3])
 
-    def bands(self) -> Iterator[list[Array]]:
-        """Yield bands of keys: one uint16 or uint32 ``(n,)`` per channel, or one when joined."""
-        for plane, ignore in zip(self.planes, self.ignores, strict=True):
-            _, height, width = plane.shape
-            rows = max(1, BAND_PX // max(1, width))
-            for top in range(0, height, rows):
-                band = np.asarray(plane[:, top : top + rows, :])
-                keys = _narrow_keys(band) if self.narrow else _wide_keys(band)
-                if ignore is not None:
-                    keys = keys[:, ~ignore[top : top + rows]]
-                flat = keys.reshape(1 if self.joined else len(keys), -1)
-                yield list(flat)
+    def pieces(self) -> Iterator[_Piece]:
+        """Yield pieces that cover all planes, of whole tiles or strips."""
+        for number, plane in enumerate(self.planes):
+            size = (int(plane.shape[1]), int(plane.shape[2]))
+            for rows, columns in sweep(size, segment_of(plane), most_px=PIECE_PX):
+                yield number, rows, columns
+
+    def keys(self, piece: _Piece) -> Array:
+        """Return the keys of a piece, uint16 or uint32 ``(C, n)``, ``(1, n)`` when joined."""
+        number, rows, columns = piece
+        pixels = np.asarray(self.planes[number][:, rows, columns])
+        keys = _narrow_keys(pixels) if self.narrow else _wide_keys(pixels)
+        if (ignore := self.ignores[number]) is not None:
+            keys = keys[:, ~ignore[rows][:, columns]]
+        return keys.reshape(1 if self.joined else len(keys), -1)
+
+    def counted(
+        self, shape: tuple[int, ...], count: Callable[[Counts, Array], None], *, threads: int
+    ) -> Counts:
+        """Return counts of ``shape``, to which ``count`` added the keys of every piece."""
+        totals = gathered(
+            self.pieces(),
+            lambda: np.zeros(shape, np.int64),
+            lambda total, piece: count(total, self.keys(piece)),
+            threads=threads,
+        )
+        return np.asarray(sum(totals))
 
 
-def _percentiles(pixels: _Pixels, percentiles: tuple[float, float]) -> NDArray[np.float32]:
+def _percentiles(
+    pixels: _Pixels, percentiles: tuple[float, float], *, threads: int
+) -> NDArray[np.float32]:
     """Return float32 ``(C, 2)`` percentiles (``C`` 1 when joined)."""
     shift = 0 if pixels.narrow else 16
     channels = 1 if pixels.joined else pixels.planes[0].shape[0]
-    counts = np.zeros((channels, BINS), np.int64)
-    for band in pixels.bands():
-        for keys, into in zip(band, counts, strict=True):
+
+    def count(counts: Counts, piece: Array) -> None:
+        for keys, into in zip(piece, counts, strict=True):
             _count((keys >> shift).astype(np.uint16, copy=False), into)
+
+    counts = pixels.counted((channels, BINS), count, threads=threads)
     totals = counts.sum(axis=1)
     if not totals.all():
         raise InputError(
@@ -199,20 +231,23 @@ def _percentiles(pixels: _Pixels, percentiles: tuple[float, float]) -> NDArray[n
         offset = -32768 if pixels.planes[0].dtype.kind == "i" else 0
         return (bins.astype(np.int32) + offset).astype(np.float32)
     rest = [[rank for _, rank in row] for row in halves]
-    return _wide_values(np.left_shift(bins, np.uint32(16)) | _lower_halves(pixels, bins, rest))
+    lower = _lower_halves(pixels, bins, rest, threads=threads)
+    return _wide_values(np.left_shift(bins, np.uint32(16)) | lower)
 
 
 def _lower_halves(
-    pixels: _Pixels, bins: NDArray[np.uint32], ranks: list[list[int]]
+    pixels: _Pixels, bins: NDArray[np.uint32], ranks: list[list[int]], *, threads: int
 ) -> NDArray[np.uint32]:
     """Return the lower 16 bits of the keys at ``ranks`` among those with upper bits ``bins``."""
-    counts = np.zeros((*bins.shape, BINS), np.int64)
-    for band in pixels.bands():
-        for keys, uppers, into in zip(band, bins, counts, strict=True):
+
+    def count(counts: Counts, piece: Array) -> None:
+        for keys, uppers, into in zip(piece, bins, counts, strict=True):
             for upper, target in zip(uppers, into, strict=True):
                 _count_lower(keys, upper, target)
+
+    counts = pixels.counted((*bins.shape, BINS), count, threads=threads)
     found = [
-        [_find(count, rank)[0] for count, rank in zip(row, wanted, strict=True)]
+        [_find(counted, rank)[0] for counted, rank in zip(row, wanted, strict=True)]
         for row, wanted in zip(counts, ranks, strict=True)
     ]
     return np.array(found, np.uint32)

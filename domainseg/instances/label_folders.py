@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from domainseg.errors import InputError, MissingInputError, sentence
-from domainseg.images.labels import LABEL_ENDINGS
+from domainseg.images.labels import LABEL_ENDINGS, is_label_store
 
-RUN_LABELS = "labels.tif"
-"""The label image of one input inside a run's folder: ``<stem>/labels.tif``."""
+RUN_LABELS = ("labels.tif", "labels.ome.zarr")
+"""The label image of one input inside a run's folder, ``<stem>/labels.tif``: the first there."""
 
 # A name such as "plate.1" has no ending, so only known ones are taken off.
 _ENDINGS = (*LABEL_ENDINGS, ".jpg", ".jpeg")
@@ -23,8 +23,9 @@ def paired_labels(
 
     Both are folders, or both are files, which are paired whatever they are called
     (the stem is then the truth's). A folder holds label images, or one folder per
-    image with a ``labels.tif`` as a run leaves it; other files are passed over. With
-    ``stems``, only these are paired and the others may lack a counterpart.
+    image with a ``labels.tif`` or ``labels.ome.zarr`` as a run leaves it; other files are
+    passed over. A folder ending in ``.zarr`` is a label image. With ``stems``, only these
+    are paired and the others may lack a counterpart.
 
     Raises:
         MissingInputError: for a path that is not there, a folder without label
@@ -41,8 +42,9 @@ def paired_labels(
                     fix="check the path",
                 )
             )
-    if predicted.is_dir() != truth.is_dir():
-        found, wanted = ("folder", "file") if predicted.is_dir() else ("file", "folder")
+    many = [path.is_dir() and not is_label_store(path) for path in (predicted, truth)]
+    if many[0] != many[1]:
+        found, wanted = ("folder", "file") if many[0] else ("file", "folder")
         raise InputError(
             sentence(
                 predicted,
@@ -51,8 +53,8 @@ def paired_labels(
                 fix="name two files or two folders",
             )
         )
-    if not truth.is_dir():
-        return [(truth.stem, predicted, truth)]
+    if not many[1]:
+        return [(_stem(truth), predicted, truth)]
     ours, theirs = _label_files(predicted), _label_files(truth)
     if stems is None:
         _require_counterparts(theirs, ours, folder=predicted, other=truth)
@@ -120,10 +122,13 @@ def _label_files(folder: Path) -> dict[str, Path]:
     """Return the label image of each stem in ``folder``."""
     files: dict[str, Path] = {}
     for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
-            stem, file = entry.name, entry / RUN_LABELS
-            if not file.is_file():
+        if is_label_store(entry):
+            stem, file = _stem(entry), entry
+        elif entry.is_dir():
+            there = [entry / name for name in RUN_LABELS if (entry / name).exists()]
+            if not there:
                 continue
+            stem, file = entry.name, there[0]
         elif entry.suffix.lower() in LABEL_ENDINGS and not entry.name.startswith("."):
             stem, file = entry.stem, entry
         else:
@@ -143,11 +148,16 @@ def _label_files(folder: Path) -> dict[str, Path]:
             sentence(
                 folder,
                 found="no label image",
-                wanted=f"files ending in {', '.join(LABEL_ENDINGS)}, or <image>/{RUN_LABELS}",
+                wanted=f"files ending in {', '.join(LABEL_ENDINGS)}, or <image>/{RUN_LABELS[0]}",
                 fix="name the folder that holds them",
             )
         )
     return files
+
+
+def _stem(path: Path) -> str:
+    """Return the name without its ending, ``.ome.zarr`` counting as one."""
+    return path.name.removesuffix(".zarr").removesuffix(".ome") if path.is_dir() else path.stem
 
 
 def _named(file: Path, folder: Path) -> str:

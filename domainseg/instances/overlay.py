@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from domainseg.errors import InputError, sentence
 from domainseg.instances.colours import class_colour, object_colour
 from domainseg.instances.kernel import kernel
+from domainseg.instances.tile_graph import Box
 from domainseg.records import Array, Plane
 
-_BAND_PX = 1 << 24
-_LINE_PER_SIDE = 2000
+MAX_SIDE = 2048
+"""Longest side of a picture, px, unless another is asked for."""
+_BLOCK_PX = 2048
 # Two channels: green and magenta, which colour-blind readers tell apart.
 _CHANNEL_COLOURS = ((0, 1, 0), (1, 0, 1), (0, 0.6, 1), (1, 0.8, 0), (1, 0.3, 0), (1, 1, 1))
 
@@ -27,29 +31,17 @@ def overlay(
     high: ArrayLike | None = None,
     percentiles: tuple[float, float] = (0.5, 99.8),
     classes: Mapping[int, int] | None = None,
-    max_side: int = 2048,
-    line_px: int | None = None,
+    max_side: int = MAX_SIDE,
 ) -> NDArray[np.uint8]:
     """Return uint8 ``(h, w, 3)``: the image with a line along each object's inner edge.
 
     ``image`` is ``(C, H, W)`` and ``labels`` integer ``(H, W)``, both numpy or lazy:
-    they are read in bands, so that memory follows the result. Larger images are
-    averaged down by a whole factor to at most ``max_side``; a pixel of the result
-    is coloured where any pixel under it lies on an edge, so that no object vanishes.
-
-    One channel is grey, three are red, green, blue, other numbers are mixed from
-    one colour each. Values from ``low`` to ``high`` (a number, or one per channel)
-    become 0 to 255; by default they are the ``percentiles`` of the averaged image,
-    of each channel, or of all three together so that colours keep their hue.
-
-    ``classes`` maps a label to its class index: lines then have the class's colour
-    (`colours.class_colour`), else each object its own. ``line_px`` is the thickness
-    in pixels of the input; by default 1, and 1 more per 2,000 pixels of the result.
+    they are read in blocks, so that memory follows the result (`Canvas`).
 
     Raises:
         InputError: when the labels have another size than the image.
     """
-    shape = (int(image.shape[1]), int(image.shape[2]))
+    height, width = shape = (int(image.shape[1]), int(image.shape[2]))
     if tuple(labels.shape) != shape:
         raise InputError(
             sentence(
@@ -59,73 +51,145 @@ def overlay(
                 fix="pair each image with its own labels",
             )
         )
-    factor = max(1, -(-max(shape) // max_side))
-    reach = line_px or 1 + max(shape) // factor // _LINE_PER_SIDE
-    small, edges = _shrunk(image, labels, factor, reach)
-    pixels = _stretched(small, low, high, percentiles)
-    return _painted(pixels, edges, classes)
+    canvas = Canvas((int(image.shape[0]), *shape), max_side=max_side)
+    step = max(_BLOCK_PX, canvas.factor)
+    for y, x in product(range(0, height, step), range(0, width, step)):
+        box = ((y, x), (min(y + step, height), min(x + step, width)))
+        (_, _), (y1, x1) = box
+        canvas.average(np.asarray(image[:, y:y1, x:x1]), box)
+        canvas.outline(np.asarray(labels[y : y1 + 1, x : x1 + 1]), box)
+    return canvas.picture(low=low, high=high, percentiles=percentiles, classes=classes)
 
 
-def _shrunk(
-    image: Plane, labels: Plane, factor: int, reach: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the averaged image ``(C, h, w)`` and the label on an edge per pixel ``(h, w)``."""
-    channels, height, width = (int(side) for side in image.shape)
-    rows, columns = -(-height // factor), -(-width // factor)
-    small = np.empty((channels, rows, columns), np.float32)
-    edges = np.zeros((rows, columns), np.int64)
-    step = max(1, _BAND_PX // max(1, factor * width))
-    for row in range(0, rows, step):
-        top, bottom = row * factor, min((row + step) * factor, height)
-        band = np.asarray(image[:, top:bottom])
-        for c in range(channels):
-            _average(band[c], factor, small[c, row : row + step])
-        above, below = max(top - reach, 0), min(bottom + reach, height)
-        window = np.asarray(labels[above:below])
-        _find_edges(window, top - above, bottom - above, factor, reach, edges[row : row + step])
-    return small, edges
+class Canvas:
+    """A picture of an image of any size with outlines, put together from blocks of it.
+
+    A pixel of the picture is the mean of ``factor x factor`` pixels, ``factor`` being the
+    least power of two with which no side is longer than ``max_side``. It is coloured where
+    any pixel under it lies on an edge of an object, so that no object vanishes; of several
+    objects the one with the highest number. A pixel lies on an edge when one of its four
+    neighbours has another label, or when it is at the image's border.
+
+    Blocks begin at multiples of ``factor``; they may come in any order, from any thread.
+
+    Args:
+        shape: ``(C, H, W)`` of the image.
+        max_side: longest side of the picture, px.
+        pixels: the averaged image ``(C, h, w)``, where it is known already.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], *, max_side: int = MAX_SIDE, pixels: Array | None = None
+    ) -> None:
+        self.shape = shape
+        self.factor = 1
+        while max(shape[1:]) > max_side * self.factor:
+            self.factor *= 2
+        height, width = self.size
+        self.averaged = pixels is not None
+        self._small = (
+            np.zeros((shape[0], height, width), np.float32)
+            if pixels is None
+            else np.asarray(pixels, np.float32)
+        )
+        self._edges = np.zeros((height, width), np.int64)
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(h, w)`` of the picture."""
+        _, height, width = self.shape
+        return -(-height // self.factor), -(-width // self.factor)
+
+    def average(self, pixels: Array, box: Box, *, first: int = 0) -> None:
+        """Take the pixels ``(c, h, w)`` of a block, of the channels from ``first`` on."""
+        rows, columns = self._cells(box)
+        for channel, plane in enumerate(pixels, start=first):
+            _average(plane, self.factor, self._small[channel, rows, columns])
+
+    def outline(self, window: Array, box: Box) -> None:
+        """Take the labels of a block, and one row below and one column to its right.
+
+        The row and the column are missing where the image ends.
+        """
+        (y0, x0), (y1, x1) = box
+        rows, columns = self._cells(((y0, x0), (y0 + window.shape[0], x0 + window.shape[1])))
+        found = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.int64)
+        _, height, width = self.shape
+        ends = np.array([y0 == 0, y1 == height, x0 == 0, x1 == width])
+        _find_edges(window, y1 - y0, x1 - x0, ends, self.factor, found)
+        with self._lock:
+            np.maximum(self._edges[rows, columns], found, out=self._edges[rows, columns])
+
+    def picture(
+        self,
+        *,
+        low: ArrayLike | None = None,
+        high: ArrayLike | None = None,
+        percentiles: tuple[float, float] = (0.5, 99.8),
+        classes: Mapping[int, int] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Return uint8 ``(h, w, 3)``.
+
+        One channel is grey, three are red, green, blue, other numbers are mixed from
+        one colour each. Values from ``low`` to ``high`` (a number, or one per channel)
+        become 0 to 255; by default they are the ``percentiles`` of the averaged image,
+        of each channel, or of all three together so that colours keep their hue.
+
+        ``classes`` maps a label to its class index: lines then have the class's colour
+        (`colours.class_colour`), else each object its own.
+        """
+        return _painted(_stretched(self._small, low, high, percentiles), self._edges, classes)
+
+    def _cells(self, box: Box) -> tuple[slice, slice]:
+        """Return rows and columns of the picture under a box."""
+        (y0, x0), (y1, x1) = box
+        f = self.factor
+        return slice(y0 // f, -(-y1 // f)), slice(x0 // f, -(-x1 // f))
 
 
 @kernel
 def _average(pixels: Any, factor: int, out: Any) -> None:
     """Write the mean of every block of ``factor`` x ``factor`` pixels, cut at the border."""
     height, width = pixels.shape
+    sums = np.zeros(out.shape[1])
     for i in range(out.shape[0]):
-        y1 = min((i + 1) * factor, height)
-        for j in range(out.shape[1]):
-            x1 = min((j + 1) * factor, width)
-            total = 0.0
-            for y in range(i * factor, y1):
-                for x in range(j * factor, x1):
+        y0, y1 = i * factor, min((i + 1) * factor, height)
+        sums[:] = 0.0
+        for y in range(y0, y1):
+            for j in range(out.shape[1]):
+                total = 0.0
+                for x in range(j * factor, min((j + 1) * factor, width)):
                     total += pixels[y, x]
-            out[i, j] = total / ((y1 - i * factor) * (x1 - j * factor))
+                sums[j] += total
+        for j in range(out.shape[1]):
+            out[i, j] = sums[j] / ((y1 - y0) * (min((j + 1) * factor, width) - j * factor))
 
 
 @kernel
-def _on_edge(labels: Any, y: int, x: int, reach: int) -> bool:
-    """Return whether another label, or the image's border, is ``reach`` steps away or less."""
-    height, width = labels.shape
-    if y < reach or x < reach or y + reach >= height or x + reach >= width:
-        return True
-    label = labels[y, x]
-    for step in range(1, reach + 1):
-        if labels[y - step, x] != label or labels[y + step, x] != label:
-            return True
-        if labels[y, x - step] != label or labels[y, x + step] != label:
-            return True
-    return False
+def _find_edges(window: Any, height: int, width: int, ends: Any, factor: int, out: Any) -> None:
+    """Write the highest label on an edge under every cell.
 
-
-@kernel
-def _find_edges(labels: Any, top: int, bottom: int, factor: int, reach: int, out: Any) -> None:
-    """Write the first label on an edge in every block of the rows from top to bottom."""
-    width = labels.shape[1]
-    for y in range(top, bottom):
-        i = (y - top) // factor
+    ``ends`` tells whether the first row, last row, first and last column are the image's. A
+    contact belongs to the block of its upper or left pixel; both of its pixels are marked.
+    """
+    down, across = window.shape
+    for y in range(height):
+        i = y // factor
+        border = (y == 0 and ends[0]) or (y == height - 1 and ends[1])
         for x in range(width):
-            j = x // factor
-            if labels[y, x] > 0 and out[i, j] == 0 and _on_edge(labels, y, x, reach):
-                out[i, j] = labels[y, x]
+            label = window[y, x]
+            edge = border or (x == 0 and ends[2]) or (x == width - 1 and ends[3])
+            if x + 1 < across and window[y, x + 1] != label:
+                edge = True
+                j = (x + 1) // factor
+                out[i, j] = max(out[i, j], window[y, x + 1])
+            if y + 1 < down and window[y + 1, x] != label:
+                edge = True
+                below = (y + 1) // factor
+                out[below, x // factor] = max(out[below, x // factor], window[y + 1, x])
+            if edge:
+                out[i, x // factor] = max(out[i, x // factor], label)
 
 
 def _stretched(

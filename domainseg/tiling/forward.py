@@ -130,13 +130,18 @@ def stack_windows(plane: Plane, group: Sequence[Tile], lattice: Lattice) -> NDAr
 
 def maps_of_cores(made: MapTensors, group: Sequence[Tile]) -> Iterator[Maps]:
     """Yield the quantised maps of the core of each tile, from the maps of their windows."""
-    for i, tile in enumerate(group):
-        rows, columns = core_in_window(tile)
-        yield Maps(
-            foreground=quantise_logit(_numpy(made.foreground[i, :, rows, columns])),
-            height=quantise_height(_numpy(made.height[i, :, rows, columns])),
-            classes=_numpy(made.classes[i, :, rows, columns]),
-        )
+    for at, tile in enumerate(group):
+        yield maps_of_core(made, tile, at)
+
+
+def maps_of_core(made: MapTensors, tile: Tile, at: int) -> Maps:
+    """Return the quantised maps of a tile's core; its window is number ``at`` of the batch."""
+    rows, columns = core_in_window(tile)
+    return Maps(
+        foreground=quantise_logit(_numpy(made.foreground[at, :, rows, columns])),
+        height=quantise_height(_numpy(made.height[at, :, rows, columns])),
+        classes=_numpy(made.classes[at, :, rows, columns]),
+    )
 
 
 def batches(grid: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:

@@ -5,8 +5,10 @@ Bytes that are counted, beside what the process and the network need:
 ====================  ==========================================================================
 window read ahead     2 x 4 B per pixel and channel: float32, once as it is read and normalised,
                       once in the batch
-core waiting          4 B per pixel and layer: foreground 1, height 2, class 1
-core being written    4 B more per pixel and layer: the two uint16 planes of the store
+window waiting        13 B per pixel and layer: what the network said (8) and the maps made of
+                      it (5), before they are quantised
+core being written    16 B more per pixel and layer: floats on their way to quanta (8), quanta
+                      (4), and the two uint16 planes of the store (4)
 block being decoded   60 B per pixel; measured: 14 to 18 on smooth heights with 30 to 76 % of
                       foreground, 56 on white noise, where every third pixel is a basin
 strips between rows   64 B per column and layer: two rows of pixels with node, rank and class
@@ -21,6 +23,7 @@ No result depends on a plan; the lattice, on which it does, is never changed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domainseg.errors import UsageError, sentence
@@ -29,14 +32,16 @@ from domainseg.tiling.grid import Lattice
 MB = 1_000_000
 """Bytes of a megabyte, here and in what users give."""
 WINDOW_BYTES = 8
-CORE_BYTES = 4
-WRITTEN_BYTES = 4
+WAITING_BYTES = 13
+WRITTEN_BYTES = 16
 BLOCK_BYTES = 60
 STRIP_BYTES = 64
 UNASKED_MB = 2000
 """What a run takes beside the network where no limit was given, however many threads there are."""
 QUEUES = (2, 1)
-"""Batches read ahead and cores waiting to be written, most wanted first."""
+"""Batches read ahead and windows waiting to be written, most wanted first."""
+GPU_QUEUES = (8, 4, 2, 1)
+"""As QUEUES, for a network that takes a window faster than one thread reads the next."""
 BLOCKS_PX = (2048, 1024, 512)
 """Sides of the blocks that are decoded, most wanted first."""
 
@@ -67,6 +72,7 @@ def plan_work(
     max_memory_mb: float | None,
     threads: int,
     network_mb: float = 0.0,
+    queues: Sequence[int] = QUEUES,
 ) -> WorkPlan:
     """Return the widest plan within ``max_memory_mb``, or within UNASKED_MB beside the network.
 
@@ -82,6 +88,7 @@ def plan_work(
         threads: most threads that decode, 1 or more.
         network_mb: peak of the process with the network during its pass over one batch, MB,
             as `probe.probe_network` measures it.
+        queues: most wanted first.
 
     Raises:
         UsageError: even the narrowest plan needs more; names the least that works.
@@ -92,7 +99,7 @@ def plan_work(
     workers = [threads >> halving for halving in range(threads.bit_length())]
     plans = [
         WorkPlan(queue, count, side, network_mb + need / MB)
-        for queue in QUEUES
+        for queue in queues
         for count in workers
         for side in BLOCKS_PX
         for need in [_need(lattice, layers, channels, width_px, queue, count * side**2)]
@@ -123,9 +130,9 @@ def _need(
     window_px = (lattice.core_px + 2 * lattice.halo_px) ** 2
     core_px = lattice.core_px**2 * layers
     return (
-        # One more of each than waits: the batch that is read, the core that is written.
+        # One more of each than waits: the batch that is read, the window that is written.
         WINDOW_BYTES * channels * window_px * lattice.batch * (queue + 1)
-        + CORE_BYTES * core_px * (queue + 1)
+        + WAITING_BYTES * window_px * layers * lattice.batch * (queue + 1)
         + WRITTEN_BYTES * core_px
         + BLOCK_BYTES * decoded_px
         + STRIP_BYTES * width_px * layers
