@@ -40,7 +40,7 @@ LABEL_BYTES = 4 * 4 / 3
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a prediction will take.
+    """What a prediction will take of a whole image; with regions it is less.
 
     Attributes:
         image_px: ``(H, W)`` of the image.
@@ -86,6 +86,7 @@ class Budget:
             ("maps on disk", f"{_size(self.maps_bytes)} before compression"),
             ("labels on disk", f"{_size(self.labels_bytes)} before compression"),
             ("scratch on disk", f"{_size(self.codes_bytes)} before compression"),
+            ("table and outlines", "about 2 KB an object on disk"),
             ("time", f"{_duration(self.seconds)} in the network"),
         ]
         if self.device_mb:

@@ -13,7 +13,6 @@ import pytest
 import tifffile
 
 from domainseg import __version__
-from domainseg.cli import app as app_module
 from domainseg.cli import screen
 from domainseg.cli.app import run
 from domainseg.errors import (
@@ -225,14 +224,14 @@ class TestScreen:
 
 class TestSelection:
     def test_axes_are_named_and_numbered(self) -> None:
-        assert app_module._select(["z=max", "t=-1", "channel=DAPI,GFP,2"]) == {
+        assert options_module.selection(["z=max", "t=-1", "channel=DAPI,GFP,2"]) == {
             "z": "max",
             "t": -1,
             "channel": ["DAPI", "GFP", 2],
         }
 
     def test_nothing_is_nothing(self) -> None:
-        assert app_module._select(None) is None
+        assert options_module.selection(None) is None
 
     def test_a_word_alone_is_refused(self, capsys: Said) -> None:
         assert run(["predict", "m", "i", "-o", "o", "--select", "z"]) == 2

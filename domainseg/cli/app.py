@@ -11,6 +11,7 @@ import typer
 
 from domainseg import __version__
 from domainseg.cli import data, looking, tiles
+from domainseg.cli.options import Device, DiameterPx, Precision, Select, SpacingUm, selection
 from domainseg.cli.screen import Meter, RunMeter, fail, say, show_table, warn
 from domainseg.errors import DomainsegError, InputError, UsageError, sentence
 
@@ -35,8 +36,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe, as train.seed=2."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 
 
@@ -145,11 +144,9 @@ def predict(
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change of the recipe, KEY=VALUE.")
     ] = None,
-    select: Annotated[
-        list[str] | None, typer.Option(help="How to read a stack, as z=max or t=0.")
-    ] = None,
-    spacing_um: Annotated[float | None, typer.Option(help="Pixel size of the images.")] = None,
-    diameter_px: Annotated[float | None, typer.Option(help="Median object diameter.")] = None,
+    select: Select = None,
+    spacing_um: SpacingUm = None,
+    diameter_px: DiameterPx = None,
     roi: Annotated[Path | None, typer.Option(help="GeoJSON of the regions to look at.")] = None,
     tissue: Annotated[
         bool | None, typer.Option(help="Look only where a stained slide holds tissue.")
@@ -174,7 +171,7 @@ def predict(
     looking = [] if tissue is None else [f"tiling.tissue={str(tissue).lower()}"]
     options = RunOptions(
         overrides=(*(change or ()), *looking),
-        select=_select(select),
+        select=selection(select),
         spacing_um=spacing_um,
         diameter_px=diameter_px,
         roi=roi,
@@ -337,24 +334,6 @@ def demo(
     from domainseg.cli.demonstration import demonstrate
 
     demonstrate(out, minutes=minutes)
-
-
-def _select(pairs: Sequence[str] | None) -> dict[str, object] | None:
-    """Return ``z=max t=0 channel=DAPI,GFP`` as a selection; whole numbers are indices."""
-    if not pairs:
-        return None
-    chosen: dict[str, object] = {}
-    for pair in pairs:
-        axis, equals, value = pair.partition("=")
-        if not (axis and equals and value):
-            raise UsageError(
-                sentence(
-                    "--select", found=f"'{pair}'", wanted="AXIS=VALUE", fix="write z=max or t=0"
-                )
-            )
-        parts: list[object] = [int(v) if v.lstrip("-").isdigit() else v for v in value.split(",")]
-        chosen[axis] = parts if len(parts) > 1 else parts[0]
-    return chosen
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from domainseg.cli.options import Device, DiameterPx, Precision, Select, SpacingUm, selection
 from domainseg.cli.screen import Meter, say, show_table, warn
 from domainseg.errors import GateError, UsageError, sentence
+
+if TYPE_CHECKING:
+    from domainseg.runs import RunOptions
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,20 +37,32 @@ def check(
     max_memory: Annotated[
         float | None, typer.Option(metavar="GB", help="With --image: what may be used.")
     ] = None,
-    spacing_um: Annotated[float | None, typer.Option(help="With --image: its pixel size.")] = None,
-    diameter_px: Annotated[
-        float | None, typer.Option(help="With --image: its median object diameter.")
-    ] = None,
+    select: Select = None,
+    spacing_um: SpacingUm = None,
+    diameter_px: DiameterPx = None,
 ) -> None:
-    """Read a recipe and every image and label it names; say what is there."""
-    asked = {
+    """Read a recipe and every image and label it names; say what is there.
+
+    With --image say instead what a prediction of all of that image will take.
+    """
+    asked: dict[str, object] = {
         "--max-memory": max_memory,
+        "--select": select,
         "--spacing-um": spacing_um,
         "--diameter-px": diameter_px,
     }
     idle = [name for name, value in asked.items() if value is not None]
     if image is not None:
-        _check_image(recipe, overrides, image, max_memory, spacing_um, diameter_px)
+        from domainseg.runs import RunOptions
+
+        options = RunOptions(
+            overrides=tuple(overrides or ()),
+            select=selection(select),
+            spacing_um=spacing_um,
+            diameter_px=diameter_px,
+            max_memory_mb=None if max_memory is None else 1000 * max_memory,
+        )
+        _check_image(recipe, image, options)
         return
     if idle:
         raise UsageError(
@@ -65,24 +81,9 @@ def check(
         say(note)
 
 
-def _check_image(
-    recipe: Path,
-    overrides: list[str] | None,
-    image: str,
-    max_memory: float | None,
-    spacing_um: float | None,
-    diameter_px: float | None,
-) -> None:
-    """Say what a prediction of one image will take."""
+def _check_image(recipe: Path, image: str, options: RunOptions) -> None:
     from domainseg.budget import predict_budget
-    from domainseg.runs import RunOptions
 
-    options = RunOptions(
-        overrides=tuple(overrides or ()),
-        spacing_um=spacing_um,
-        diameter_px=diameter_px,
-        max_memory_mb=None if max_memory is None else 1000 * max_memory,
-    )
     budget = predict_budget(recipe, image, options=options)
     show_table(*budget.table())
     for note in budget.notes:
@@ -99,14 +100,15 @@ def verify(
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change of the recipe, KEY=VALUE.")
     ] = None,
-    spacing_um: Annotated[float | None, typer.Option(help="Pixel size of the image.")] = None,
-    diameter_px: Annotated[float | None, typer.Option(help="Median object diameter.")] = None,
+    select: Select = None,
+    spacing_um: SpacingUm = None,
+    diameter_px: DiameterPx = None,
     untiled_mpx: Annotated[
         float, typer.Option(help="Largest part of the image that is run in one piece.")
     ] = 24.0,
     json: Annotated[Path | None, typer.Option(help="Write every figure here.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Measure what the tiles of a model change; exit code 1 beyond the tolerances."""
     from domainseg.verify_tiling import VerifyOptions, verify_tiling, write_verification
@@ -114,6 +116,7 @@ def verify(
     options = VerifyOptions(
         cores=tuple(core or ()),
         overrides=tuple(change or ()),
+        select=selection(select),
         spacing_um=spacing_um,
         diameter_px=diameter_px,
         untiled_mpx=untiled_mpx,
