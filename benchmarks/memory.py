@@ -1,12 +1,14 @@
 """Peak memory of a prediction over the area of the image, and where its time goes.
 
-    python benchmarks/memory.py [--sides 4096 12000 40000] [--out runs/memory]
+    python benchmarks/memory.py [--sides 4096 12000 40000] [--net] [--out runs/memory]
 
 Made-up maps stand in for the network: each window's answer is drawn from global coordinates
 (nuclei on a jittered lattice, and one scratch that crosses the whole image), so that a scene
 of any size costs next to nothing to predict and everything behind the network is real: reading
 a tiled image, the map store, the decode, measures, outlines, tables, pyramid. The image is a
 sparse BigTIFF of the same size. A sampler adds up the resident memory of the process tree.
+With ``--net`` the nuclei are holes in one object that fills the image: the largest and most
+ragged that there can be.
 
 Prints a row a size: area, objects, peak memory, what is allowed, seconds a stage.
 """
@@ -37,7 +39,9 @@ an object come on top."""
 
 
 @numba.njit(cache=True, nogil=True)
-def draw(y0: int, x0: int, height: int, width: int, size: int, pitch: int) -> NDArray[np.float32]:
+def draw(
+    y0: int, x0: int, height: int, width: int, size: int, pitch: int, net: bool
+) -> NDArray[np.float32]:
     """Return ``(2, h, w)``: signed distance to the nearest nucleus or the scratch, and height."""
     out = np.empty((2, height, width), np.float32)
     for y in range(height):
@@ -55,6 +59,8 @@ def draw(y0: int, x0: int, height: int, width: int, size: int, pitch: int) -> ND
                     fx = gx - (cx * pitch + pitch // 2 + jx)
                     best = max(best, radius - np.sqrt(float(fy * fy + fx * fx)))
             # A scratch from the upper left to the lower right, bent so that no tile is spared.
+            if net:
+                best = -best
             along = gy - size * (gx / size + 0.08 * np.sin(gx / size * 9.0))
             best = max(best, 3.0 - abs(along) * 0.6)
             out[0, y, x] = min(max(best, -1.0), 1.0) * 8.0
@@ -62,7 +68,7 @@ def draw(y0: int, x0: int, height: int, width: int, size: int, pitch: int) -> ND
     return out
 
 
-def run_one(side: int, pitch: int, folder: Path) -> None:
+def run_one(side: int, pitch: int, net: bool, folder: Path) -> None:
     """Predict a made-up scene in this process and leave ``figures.json``."""
     import torch
 
@@ -87,7 +93,7 @@ def run_one(side: int, pitch: int, folder: Path) -> None:
         for tile in tiles((side, side), lattice):
             read_window(image, tile)
             (y0, x0), (y1, x1) = tile.core
-            drawn = draw(y0, x0, y1 - y0, x1 - x0, side, pitch)[:, None]
+            drawn = draw(y0, x0, y1 - y0, x1 - x0, side, pitch, net)[:, None]
             zeros = np.zeros(drawn[0].shape, np.uint8)
             store.write(tile, Maps(quantise_logit(drawn[0]), quantise_height(drawn[1]), zeros))
         stages["maps"] = time.monotonic() - begun
@@ -156,10 +162,11 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 12000, 40000])
     parser.add_argument("--out", type=Path, default=Path("runs/memory"))
     parser.add_argument("--pitch", type=int, nargs="+", default=[SPARSE_PITCH, PITCH])
+    parser.add_argument("--net", action="store_true", help="one object with holes")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        run_one(asked.one, asked.pitch[0], asked.out)
+        run_one(asked.one, asked.pitch[0], asked.net, asked.out)
         return
     print("| pitch px | Mpx | objects | peak MB | allowed MB | stages, s |")
     print("|---|---|---|---|---|---|")
@@ -168,6 +175,7 @@ def main() -> None:
             folder = asked.out / f"{side}-{pitch}"
             folder.mkdir(parents=True, exist_ok=True)
             one = ["--one", str(side), "--pitch", str(pitch), "--out", str(folder)]
+            one += ["--net"] if asked.net else []
             peak, _ = watched([sys.executable, __file__, *one])
             figures = json.loads((folder / "figures.json").read_text())
             objects = figures.pop("objects")

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from domainseg import __version__
+from domainseg.cli import options as options_module
 from domainseg.cli import screen
 from domainseg.cli.app import run
 from domainseg.errors import (
