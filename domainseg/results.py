@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from domainseg.atomic import atomic_path
+from domainseg.errors import InputError
 from domainseg.images import Image, write_labels
 from domainseg.images.label_store import (
     CHUNK,
@@ -204,7 +205,9 @@ def _canvas(sample: Sample) -> Canvas:
     channels, height, width = (int(n) for n in sample.image.shape)
     canvas = Canvas((channels, height, width))
     if isinstance(sample.image, Image) and len(sample.image.levels) > 1 and canvas.factor > 1:
-        return Canvas((channels, height, width), pixels=shrunk(sample.image, canvas.size))
+        # A level that nothing else reads may be damaged: then the picture is made without it.
+        with suppress(InputError):
+            return Canvas((channels, height, width), pixels=shrunk(sample.image, canvas.size))
     return canvas
 
 
