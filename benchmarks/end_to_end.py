@@ -3,7 +3,8 @@
     python benchmarks/end_to_end.py MODEL IMAGES [--side 8192] [--core 2048] [--halo 192]
 
 IMAGES is a folder of pictures the model knows (all of one channel layout); they are laid side
-by side, each mirrored at random, into one tiled TIFF of the size asked for. Then, alternating:
+by side, each mirrored at random, into one tiled TIFF of the size asked for. Then, alternating,
+each in a process of its own:
 
 - *forward*: the windows that the prediction runs, read beforehand, through the network alone,
   nothing else running;
@@ -21,8 +22,12 @@ import json
 import platform
 import shutil
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -43,6 +48,10 @@ WARM = 1
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        what, *rest = json.loads(sys.argv[2])
+        print(json.dumps(MEASURES[what](*rest)))
+        return
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
@@ -62,8 +71,9 @@ def main() -> None:
         change.append(f"tiling.halo_px={asked.halo}")
     forward, whole = [], []
     for _ in range(asked.repeats):
-        forward.append(forward_alone(asked.model, image, change, asked.device))
-        whole.append(predicted(asked.model, image, change, asked.device, asked.out / "run"))
+        task = [str(asked.model), str(image), change, asked.device]
+        forward.append(child(["forward", *task]))
+        whole.append(child(["predict", *task, str(asked.out / "run")]))
     report(asked.out, image, forward, whole)
 
 
@@ -92,9 +102,17 @@ def rgb(path: Path) -> NDArray[np.uint8]:
         return np.ascontiguousarray(np.moveaxis(view[:, :, :], 0, -1))
 
 
-def forward_alone(model: Path, path: Path, change: list[str], device: str) -> dict[str, float]:
+def child(task: list[Any]) -> dict[str, float]:
+    """Return what a process of its own measures."""
+    command = [sys.executable, __file__, "--child", json.dumps(task)]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, float] = json.loads(said.splitlines()[-1])
+    return found
+
+
+def forward_alone(model: str, path: str, change: list[str], device: str) -> dict[str, float]:
     """Return windows, their pixels, and the seconds of the network alone."""
-    segmenter, _ = open_segmenter(model, overrides=change, device=device)
+    segmenter, _ = open_segmenter(Path(model), overrides=change, device=device)
     with open_image(path) as image:
         sample = Sample("mosaic", image, image.channels)
         plane = model_plane(segmenter.recipe, sample, diameter_px=segmenter.diameter_px)
@@ -114,9 +132,7 @@ def forward_alone(model: Path, path: Path, change: list[str], device: str) -> di
     return {"seconds": seconds, "windows": windows, "px": pixels}
 
 
-def predicted(
-    model: Path, path: Path, change: list[str], device: str, out: Path
-) -> dict[str, float]:
+def predicted(model: str, path: str, change: list[str], device: str, out: str) -> dict[str, float]:
     """Return the timings of a whole prediction."""
     shutil.rmtree(out, ignore_errors=True)
     begun = time.monotonic()
@@ -124,6 +140,12 @@ def predicted(
     seconds = time.monotonic() - begun
     timings = json.loads((run.folder / "timings.json").read_text())
     return {**timings, "seconds": seconds, "objects": run.count}
+
+
+MEASURES: dict[str, Callable[..., dict[str, float]]] = {
+    "forward": forward_alone,
+    "predict": predicted,
+}
 
 
 def report(

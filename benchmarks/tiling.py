@@ -4,10 +4,10 @@
 
 Without IMAGE the image is a made-up scene; an IMAGE is mirrored until it is ``--side`` px
 wide and high (``--side 0`` takes it as it is). Both ways run the same network in the same
-precision from the same file on disk to quantised maps in memory:
+precision from the same file on disk to quantised maps:
 
-- ours: windows of core + 2 halos, read and normalised one by one, each pixel taken from the
-  one core it lies in;
+- ours: what `predict` does, into its map store on disk: windows of core + 2 halos, read and
+  written beside the network, each pixel taken from the one core it lies in;
 - MONAI's ``SlidingWindowInferer`` with ``mode="gaussian"`` and batches of 1, on the whole
   normalised image, its scores turned into maps at the end.
 
@@ -48,9 +48,11 @@ from domainseg.images import open_image
 from domainseg.loaders.scenes import Scenes
 from domainseg.records import Array, Maps, Plane, Sample, quantise_height, quantise_logit
 from domainseg.segmenter import ModelPlane, Segmenter, model_plane, open_segmenter
-from domainseg.tiling.forward import MapMaker, MapTensors, forward_maps
-from domainseg.tiling.grid import Lattice, tiles
+from domainseg.tiling.forward import MapMaker, MapTensors
+from domainseg.tiling.grid import Lattice, core_shape, tiles
 from domainseg.tiling.sensitivity import Setting, run_setting, untiled_maps
+from domainseg.tiling.store import open_store
+from domainseg.tiling.stream import stream_maps
 from domainseg.verify_tiling import middle
 
 SAMPLE_S = 0.02
@@ -169,10 +171,14 @@ def work(model: Path, image: Path, variant: Variant, precision: str) -> dict[str
     make_maps(window)
     begun = time.perf_counter()
     if variant.overlap is None:
-        forward_maps(make_maps, plane, lattice)
+        with tempfile.TemporaryDirectory() as folder:
+            core = core_shape(shape, lattice)
+            store = open_store(Path(folder) / "maps.zarr", layers=1, shape=shape, core=core)
+            stream_maps(make_maps, plane, store, lattice)
+            seconds = time.perf_counter() - begun
     else:
         quantised(blend(make_maps, plane[:, :, :], variant))
-    seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
     begun = time.perf_counter()
     for _ in range(ALONE):
         make_maps(window).foreground.cpu()

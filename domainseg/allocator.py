@@ -9,9 +9,10 @@ _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -4, -1, -2
 """Parameters of glibc's mallopt (malloc.h)."""
 _NEVER = (1 << 31) - 1
 _STEP = 1 << 26
-_MAPPED = 8
-"""Blocks that may be mapped at a time. A prediction of 8192 x 8192 px, windows of 2432 px: 3.1 GB
-at most as glibc is, 3.9 with 8, 4.9 with none, and half the time in the network with either."""
+_MAPPED = 0
+"""Blocks that may be mapped at a time. A prediction of 8192 x 8192 px, windows of 2368 px: with
+none as with 8 it takes 3.5 GB at most and half the time of glibc as it is; but with a few, tensors
+are mapped again and again where other arrays come and go between them (1.39 s a window, 1.21)."""
 
 
 def keep_freed_memory() -> bool:
@@ -19,8 +20,7 @@ def keep_freed_memory() -> bool:
 
     Without it glibc maps every large tensor anew and gives it back when it is freed: the
     system clears each page again, which takes as long as a network on a processor computes.
-    A few blocks may still be mapped: with none, what lives long stands between what comes and
-    goes, and the process grows. glibc only; done once or many times, it is the same.
+    glibc only; done once or many times, it is the same.
     """
     if not sys.platform.startswith("linux"):
         return False

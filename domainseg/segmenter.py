@@ -239,9 +239,11 @@ class ModelPlane:
         _, rows, columns = key
         y0, y1, _ = rows.indices(self.grid.model_shape[0])
         x0, x1, _ = columns.indices(self.grid.model_shape[1])
-        region = resample_region(self.plane, self.reading, ((y0, x0), (y1, x1)))
-        pixels = apply_range(region, self.intensity)
-        return np.clip(pixels, 0.0, 1.0, out=pixels)
+        if self.reading.is_identity:
+            region = np.asarray(self.plane[:, y0:y1, x0:x1])
+        else:
+            region = resample_region(self.plane, self.reading, ((y0, x0), (y1, x1)))
+        return apply_range(region, self.intensity, clip=(0.0, 1.0))
 
 
 def object_diameter(sample: Sample) -> float | None:

@@ -44,11 +44,13 @@ from domainseg.sources import Source, annotated, open_source, truth_labels
 from domainseg.tiling.forward import Precision, forward_maps
 from domainseg.tiling.grid import Lattice
 from domainseg.tiling.halo import (
+    HALO_STRIDES,
     MOST_CORES,
+    REFERENCE_STRIDES,
     HaloImage,
     HaloReading,
     measure_on_objects,
-    smallest_halo,
+    sufficient_halo,
 )
 from domainseg.train_folder import (
     MODEL,
@@ -315,7 +317,7 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
     }
     job.network.load_state_dict(weights)
     readings = _halo_readings(job)
-    chosen = smallest_halo(readings)
+    chosen = sufficient_halo(readings)
     scores = [job.score(job.network, i) for i in range(len(job.source.splits.val))]
     named = {"val_mean_ap": float(np.mean(scores))} if scores else {}
     minutes = (time.monotonic() - begun) / 60
@@ -362,8 +364,8 @@ def _halo_readings(job: _Job) -> tuple[HaloReading, ...]:
         job.segmenter(job.network).make_maps,
         images,
         core_px=stride * max(1, 256 // stride),
-        halos=[stride * factor for factor in (0, 1, 2, 3, 4, 6, 8, 10)],
-        reference_px=stride * 14,
+        halos=[stride * factor for factor in HALO_STRIDES],
+        reference_px=stride * REFERENCE_STRIDES,
     )
 
 

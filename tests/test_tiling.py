@@ -23,7 +23,7 @@ from domainseg.tiling.grid import (
     reflected,
     tiles,
 )
-from domainseg.tiling.halo import HaloReading, measure_halos, smallest_halo
+from domainseg.tiling.halo import HaloReading, measure_halos, sufficient_halo
 
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 LATTICES = st.builds(
@@ -311,15 +311,18 @@ class Louder(nn.Module):
         return 8 * scores
 
 
-def test_the_smallest_halo_within_both_tolerances_is_chosen() -> None:
+def test_the_halo_after_the_first_within_both_tolerances_is_chosen() -> None:
     readings = (
         HaloReading(0, 0.5, 0.0),
         HaloReading(32, 0.01, 0.001),
         HaloReading(64, 0.02, 0.0001),
         HaloReading(96, 0.0, 0.0),
+        HaloReading(128, 0.0, 0.0),
     )
-    assert smallest_halo(readings).halo_px == 64
-    assert smallest_halo(readings[:2]).halo_px == 32
+    assert sufficient_halo(readings).halo_px == 96
+    assert sufficient_halo(readings[:3]).halo_px == 64
+    assert sufficient_halo(readings[:2]).halo_px == 32
+    assert sufficient_halo(readings[2:]).halo_px == 96
 
 
 def test_a_halo_that_only_happens_to_agree_is_not_chosen() -> None:
@@ -330,7 +333,7 @@ def test_a_halo_that_only_happens_to_agree_is_not_chosen() -> None:
         HaloReading(96, 0.01, 0.0),
         HaloReading(128, 0.0, 0.0),
     )
-    assert smallest_halo(readings).halo_px == 96
+    assert sufficient_halo(readings).halo_px == 128
 
 
 def test_the_halo_is_measured_on_a_plane_smaller_than_the_core() -> None:

@@ -129,8 +129,10 @@ def measure_group_range(
     return Range(found[:, 0].copy(), found[:, 1].copy())
 
 
-def apply_range(region: Array, range_: Range) -> NDArray[np.float32]:
-    """Return ``(x - low) / (high - low)`` of a ``(C, h, w)`` region, float32, cut to CLIP.
+def apply_range(
+    region: Array, range_: Range, *, clip: tuple[float, float] = CLIP
+) -> NDArray[np.float32]:
+    """Return ``(x - low) / (high - low)`` of a ``(C, h, w)`` region, float32, cut to ``clip``.
 
     A channel whose low and high are equal becomes 0 everywhere.
     """
@@ -138,9 +140,11 @@ def apply_range(region: Array, range_: Range) -> NDArray[np.float32]:
     width = range_.high[:, None, None] - low
     usable = width >= np.finfo(np.float32).tiny  # below, 1 / width is infinite
     scale = np.divide(np.float32(1.0), width, out=np.zeros_like(width), where=usable)
-    out = np.subtract(region, low, dtype=np.float32)
+    out = np.empty(region.shape, np.float32)
+    # As float32 first, whatever the dtype: then resampled and plain pixels take one road.
+    np.subtract(region, low, out=out, dtype=np.float32, casting="same_kind")
     out *= scale
-    return np.clip(out, *CLIP, out=out)
+    return np.clip(out, *clip, out=out)
 
 
 _Piece = tuple[int, slice, slice]

@@ -125,7 +125,8 @@ def stack_windows(plane: Plane, group: Sequence[Tile], lattice: Lattice) -> NDAr
     alone = len(group) == 1 and covers(group[0], plane)
     if not alone:
         windows += [windows[-1]] * (lattice.batch - len(windows))
-    return np.stack(windows)
+    # Of one window no copy is made: it is a large part of what reading it costs.
+    return windows[0][None] if len(windows) == 1 else np.stack(windows)
 
 
 def maps_of_cores(made: MapTensors, group: Sequence[Tile]) -> Iterator[Maps]:
