@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -225,9 +225,10 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     core = core_shape(shape, lattice)
     store = open_store(folder / MAPS, layers=made.layers, shape=shape, core=core)
     mask = None if task.area is None else partial(task.area.on_grid, plane.grid)
+    stored = plane.stored
     spent = stream_maps(
-        made,
-        plane,
+        made if stored is None else replace(made, intensity=plane.intensity),
+        plane if stored is None else stored,
         store,
         lattice,
         mask=mask,

@@ -26,7 +26,7 @@ from domainseg.models.model_file import ModelCard, read_model
 from domainseg.recipe import Data, Recipe, recipe_from_json, with_overrides
 from domainseg.records import Entry, Instances, Plane, Sample
 from domainseg.sources import Source
-from domainseg.tiling.forward import MapMaker, Precision, forward_maps
+from domainseg.tiling.forward import UNIT, MapMaker, Precision, forward_maps
 from domainseg.tiling.grid import Lattice, tiles
 
 RANGE_PX = 1 << 24
@@ -235,6 +235,16 @@ class ModelPlane:
         """Always float32."""
         return np.dtype(np.float32)
 
+    @property
+    def stored(self) -> Plane | None:
+        """The pixels before the range is applied, where the network's device can do that.
+
+        That is so for integers of 8 and 16 bits that are not resampled: a window is then a
+        fraction of its size until it is used.
+        """
+        plain = self.reading.is_identity and self.plane.dtype in (np.uint8, np.uint16)
+        return self.plane if plain else None
+
     def __getitem__(self, key: tuple[slice, slice, slice]) -> NDArray[np.float32]:
         _, rows, columns = key
         y0, y1, _ = rows.indices(self.grid.model_shape[0])
@@ -243,7 +253,7 @@ class ModelPlane:
             region = np.asarray(self.plane[:, y0:y1, x0:x1])
         else:
             region = resample_region(self.plane, self.reading, ((y0, x0), (y1, x1)))
-        return apply_range(region, self.intensity, clip=(0.0, 1.0))
+        return apply_range(region, self.intensity, clip=UNIT)
 
 
 def object_diameter(sample: Sample) -> float | None:

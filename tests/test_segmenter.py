@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from domainseg.errors import InputError, ModelFileError, RecipeError
 from domainseg.images.normalise import Range
@@ -28,6 +29,8 @@ from domainseg.segmenter import (
     segment,
 )
 from domainseg.sources import ClassMap, Source
+from domainseg.tiling.forward import MapMaker, forward_maps
+from domainseg.tiling.grid import Lattice
 
 Draw = Callable[..., NDArray[np.int32]]
 Write = Callable[..., Path]
@@ -152,6 +155,43 @@ def test_the_network_sees_values_between_zero_and_one(recipe_values: Values) -> 
     expected = np.clip((np.arange(100) - 9) / 80, 0, 1).reshape(10, 10)
     np.testing.assert_allclose(pixels[1], expected, atol=1e-6)
     np.testing.assert_array_equal(plane[:, 3:6, 2:9], pixels[:, 3:6, 2:9])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pixels_as_stored_give_the_bits_of_those_in_the_range(
+    recipe_values: Values, dtype: type[np.unsignedinteger[Any]]
+) -> None:
+    recipe = recipe_from_json(recipe_values(data={"normalise": {}}), where="test")
+    rng = np.random.default_rng(5)
+    image = (rng.random((3, 70, 90)) ** 3 * np.iinfo(dtype).max).astype(dtype)
+    image[1] = 7  # a channel without a range
+    plane = model_plane(recipe, Sample("a", image, ("red", "green", "blue")), diameter_px=None)
+    assert plane.stored is not None
+    head = recipe.head
+    maker = MapMaker(
+        nn.Identity(), lambda scores: head.maps(scores, classes=1), 1, torch.device("cpu")
+    )
+    ranged = replace(maker, intensity=plane.intensity)
+    wanted = maker.scores(torch.from_numpy(plane[:, 0:70, 0:90][None]))
+    before = image.copy()
+    found = ranged.scores(torch.from_numpy(np.asarray(plane.stored[:, 0:70, 0:90])[None]))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wanted)
+    assert (image == before).all()
+    lattice = Lattice(32, 16, 16)
+    one, two = forward_maps(maker, plane, lattice), forward_maps(ranged, plane.stored, lattice)
+    assert (one.foreground == two.foreground).all()
+    assert (one.height == two.height).all()
+
+
+def test_pixels_that_are_resampled_or_real_are_not_given_as_stored(recipe_values: Values) -> None:
+    values = recipe_values(data={"normalise": {}, "diameter_px": 5.0})
+    recipe = recipe_from_json(values, where="test")
+    image = np.arange(400, dtype=np.uint16).reshape(1, 20, 20)
+    assert model_plane(recipe, Sample("a", image, ("grey",)), diameter_px=10.0).stored is None
+    assert model_plane(recipe, Sample("a", image, ("grey",)), diameter_px=5.0).stored is not None
+    real = image.astype(np.float32)
+    assert model_plane(recipe, Sample("a", real, ("grey",)), diameter_px=5.0).stored is None
 
 
 def test_a_constant_image_is_black(recipe_values: Values) -> None:

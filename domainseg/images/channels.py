@@ -64,6 +64,8 @@ class ChannelView:
             return np.empty(shape, self.dtype)
         low, high = min(sources), max(sources) + 1
         block = np.asarray(self.plane[low:high, rows, columns])
+        if sources == tuple(range(low, high)) and not isinstance(self.plane, np.ndarray):
+            return block  # a read of its own already
         return block[[source - low for source in sources]]
 
     def _weighed(self, block: Array) -> Array:

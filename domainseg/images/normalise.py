@@ -129,6 +129,14 @@ def measure_group_range(
     return Range(found[:, 0].copy(), found[:, 1].copy())
 
 
+def low_and_scale(range_: Range) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what is taken off each channel and what it is then multiplied by, ``(C,)`` each."""
+    width = range_.high - range_.low
+    usable = width >= np.finfo(np.float32).tiny  # below, 1 / width is infinite
+    scale = np.divide(np.float32(1.0), width, out=np.zeros_like(width), where=usable)
+    return range_.low, scale
+
+
 def apply_range(
     region: Array, range_: Range, *, clip: tuple[float, float] = CLIP
 ) -> NDArray[np.float32]:
@@ -136,10 +144,7 @@ def apply_range(
 
     A channel whose low and high are equal becomes 0 everywhere.
     """
-    low = range_.low[:, None, None]
-    width = range_.high[:, None, None] - low
-    usable = width >= np.finfo(np.float32).tiny  # below, 1 / width is infinite
-    scale = np.divide(np.float32(1.0), width, out=np.zeros_like(width), where=usable)
+    low, scale = (values[:, None, None] for values in low_and_scale(range_))
     out = np.empty(region.shape, np.float32)
     # As float32 first, whatever the dtype: then resampled and plain pixels take one road.
     np.subtract(region, low, out=out, dtype=np.float32, casting="same_kind")

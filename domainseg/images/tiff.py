@@ -103,7 +103,8 @@ class TiffReader:
             rows = [i for i, (page, _) in enumerate(wanted) if page == at]
             damage = self._damage.at(level)
             block = stack.read(at, box[1], box[2], cache=self._cache, damage=damage)
-            out[rows] = block[[wanted[i][1] for i in rows]]
+            for row in rows:
+                out[row] = block[wanted[row][1]]
         return out
 
     def segment(self, level: int) -> tuple[int, int]:

@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from domainseg.images.normalise import Range, low_and_scale
 from domainseg.records import Maps, Plane, Tile, quantise_height, quantise_logit
 from domainseg.tiling.grid import Lattice, core_in_window, covers, read_window, tiles
 
 Precision = Literal["fp32", "bf16"]
+UNIT = (0.0, 1.0)
+"""Where what the network sees ends."""
 
 
 class MapTensors(Protocol):
@@ -46,6 +49,8 @@ class MapMaker:
         layers: number of layers of the maps.
         device: where the network lives.
         precision: ``bf16`` runs the network under autocast; maps are always made in float32.
+        intensity: the range to apply to windows that come as they are stored; None for
+            windows in [0, 1]. The result is that of `images.normalise.apply_range`, bit by bit.
         symmetries: 8 averages the scores over the symmetries of the square (turns by 90
             degrees and mirrors), at 8 times the cost; 1 runs the network once.
     """
@@ -56,10 +61,11 @@ class MapMaker:
     device: torch.device
     precision: Precision = "fp32"
     symmetries: Literal[1, 8] = 1
+    intensity: Range | None = None
 
     @torch.inference_mode()
-    def __call__(self, windows: NDArray[np.float32]) -> MapTensors:
-        """Return the maps of float32 windows ``(B, C, h, w)``."""
+    def __call__(self, windows: NDArray[Any]) -> MapTensors:
+        """Return the maps of windows ``(B, C, h, w)``, float32 or as `intensity` says."""
         scores = self.scores(torch.from_numpy(windows))
         # A caller may itself be under autocast; maps are float32 whoever asks.
         with torch.autocast(self.device.type, enabled=False):
@@ -67,16 +73,28 @@ class MapMaker:
 
     @torch.inference_mode()
     def scores(self, windows: Tensor) -> Tensor:
-        """Return the network's scores of float32 windows ``(B, C, h, w)``, float32.
+        """Return the network's scores of windows ``(B, C, h, w)``, float32.
 
         With 8 symmetries each is undone before the scores are added up in float32, in one
         order, so that equal windows give equal bits.
         """
-        images = windows.to(self.device)
+        images = self._prepared(windows.to(self.device))
         total = self._run(images)
         for turn in range(1, self.symmetries):
             total = total + _turned_back(self._run(_turned(images, turn)), turn)
         return total / self.symmetries if self.symmetries > 1 else total
+
+    def _prepared(self, windows: Tensor) -> Tensor:
+        """Return windows as the network takes them: float32, in [0, 1] where a range is set."""
+        if self.intensity is None:
+            return windows.to(torch.float32)
+        images = windows.to(torch.float32, copy=True)
+        low, scale = (
+            torch.from_numpy(values).to(self.device).view(1, -1, 1, 1)
+            for values in low_and_scale(self.intensity)
+        )
+        # Three steps, as in numpy: one that fuses them would round otherwise.
+        return images.sub_(low).mul_(scale).clamp_(*UNIT)
 
     def _run(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
@@ -115,13 +133,14 @@ def forward_maps(make_maps: MapMaker, plane: Plane, lattice: Lattice) -> Maps:
     return maps
 
 
-def stack_windows(plane: Plane, group: Sequence[Tile], lattice: Lattice) -> NDArray[np.float32]:
-    """Return the windows of one batch, float32 ``(B, C, h, w)``.
+def stack_windows(plane: Plane, group: Sequence[Tile], lattice: Lattice) -> NDArray[Any]:
+    """Return the windows of one batch, ``(B, C, h, w)``: float32, of 8 and 16 bits as stored.
 
     A short batch is filled up with its last window: networks promise equal bits only
     for equal batch shapes. The one window of a small image has a shape of its own anyway.
     """
-    windows = [np.asarray(read_window(plane, tile), np.float32) for tile in group]
+    dtype = plane.dtype if plane.dtype in (np.uint8, np.uint16) else np.float32
+    windows = [np.asarray(read_window(plane, tile), dtype) for tile in group]
     alone = len(group) == 1 and covers(group[0], plane)
     if not alone:
         windows += [windows[-1]] * (lattice.batch - len(windows))

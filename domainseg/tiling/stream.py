@@ -72,7 +72,9 @@ def stream_maps(
     readers: int = 1,
     tell: Tell = lambda _done, _total: None,
 ) -> Spent:
-    """Fill the store with the maps of a float32 ``(C, H, W)`` plane; tiles that are there stay.
+    """Fill the store with the maps of a plane ``(C, H, W)``; tiles that are there stay.
+
+    The plane is float32 in [0, 1], or what ``make_maps.intensity`` speaks of.
 
     Outside ``mask`` the maps are background of class UNSEEN; a tile whose core holds no pixel
     of it is not run. ``queue`` is how many batches are read ahead, by so many ``readers``,
@@ -91,7 +93,7 @@ def stream_maps(
     clock = _Clock(make_maps.device)
     tell(done, len(grid))
 
-    def read(group: Sequence[Tile]) -> tuple[Sequence[Tile], NDArray[np.float32] | None]:
+    def read(group: Sequence[Tile]) -> tuple[Sequence[Tile], NDArray[Any] | None]:
         if mask is not None and not any(mask(tile.core).any() for tile in group):
             return group, None
         return group, stack_windows(plane, group, lattice)
