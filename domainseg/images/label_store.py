@@ -198,6 +198,15 @@ def commonest_of_four(labels: NDArray[Any], out: NDArray[Any]) -> None:
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
             best = labels[2 * y, 2 * x]
+            if (
+                2 * y + 1 < height
+                and 2 * x + 1 < width
+                and labels[2 * y, 2 * x + 1] == best
+                and labels[2 * y + 1, 2 * x] == best
+                and labels[2 * y + 1, 2 * x + 1] == best
+            ):
+                out[y, x] = best  # most of any image
+                continue
             best_count = 0
             for i in range(4):
                 yy, xx = 2 * y + i // 2, 2 * x + i % 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from itertools import product
@@ -19,6 +20,8 @@ from domainseg.records import Array, Plane
 MAX_SIDE = 2048
 """Longest side of a picture, px, unless another is asked for."""
 _BLOCK_PX = 2048
+_SAMPLED_PX = 1 << 20
+"""Pixels of a picture, evenly spaced, that its percentiles are taken of, or a few more."""
 # Two channels: green and magenta, which colour-blind readers tell apart.
 _CHANNEL_COLOURS = ((0, 1, 0), (1, 0, 1), (0, 0.6, 1), (1, 0.8, 0), (1, 0.3, 0), (1, 1, 1))
 
@@ -235,6 +238,8 @@ def _limits(
     """Return the values shown black and white, ``(C,)`` each."""
     if small.size == 0:
         return np.zeros(len(small)), np.ones(len(small))
+    step = max(1, math.isqrt(small[0].size // _SAMPLED_PX))
+    small = small[:, ::step, ::step]
     if len(small) == 3:
         low, high = np.percentile(small, percentiles)
         return np.full(3, low), np.full(3, high)
@@ -253,11 +258,14 @@ def _mixing(channels: int) -> NDArray[np.float64]:
 
 def _painted(pixels: Array, edges: Array, classes: Mapping[int, int] | None) -> NDArray[np.uint8]:
     """Return the pixels with those on an edge in their object's or class's colour."""
-    ids, ranks = np.unique(edges[edges > 0], return_inverse=True)
-    colours = [
-        object_colour(label) if classes is None else class_colour(classes[label])
-        for label in ids.tolist()
-    ]
-    painted = pixels.copy()
-    painted[edges > 0] = np.array(colours, np.uint8).reshape(-1, 3)[ranks]
-    return painted
+    shown = np.zeros(int(edges.max(initial=0)) + 1, np.bool_)
+    shown[edges] = True
+    shown[0] = False
+    ids = np.flatnonzero(shown)
+    table = np.zeros((len(shown), 3), np.uint8)
+    if len(ids):
+        table[ids] = [
+            object_colour(label) if classes is None else class_colour(classes[label])
+            for label in ids.tolist()
+        ]
+    return np.where(edges[..., None] > 0, table[edges], pixels)
