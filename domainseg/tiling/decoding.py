@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from domainseg.atomic import writing_below
 from domainseg.images.resample import Grid
@@ -26,7 +25,7 @@ from domainseg.instances.basins import DecodeOptions, check_classes
 from domainseg.instances.plateaus import MARGIN
 from domainseg.instances.residue import Numbering, Quilt, Residue, settle
 from domainseg.instances.tile_graph import Box, graph_of_tile
-from domainseg.tiling.store import MapStore
+from domainseg.tiling.store import FAST, MapStore
 from domainseg.tiling.stream import Tell, in_order
 
 
@@ -200,7 +199,7 @@ def _codes_array(path: Path, store: MapStore, side: int) -> zarr.Array[Any]:
         shape=(store.layers, *store.shape),
         dtype="int32",
         chunks=(1, min(side, store.shape[0]), min(side, store.shape[1])),
-        compressors=ZstdCodec(level=1),
+        compressors=FAST,
         fill_value=0,
     )
 

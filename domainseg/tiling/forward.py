@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from domainseg.images.normalise import Range, low_and_scale
+from domainseg.images.normalise import Range, low_and_scale, pixels_last
 from domainseg.records import Maps, Plane, Tile, quantise_height, quantise_logit
 from domainseg.tiling.grid import Lattice, core_in_window, covers, read_window, tiles
 
@@ -85,9 +85,12 @@ class MapMaker:
         return total / self.symmetries if self.symmetries > 1 else total
 
     def _prepared(self, windows: Tensor) -> Tensor:
-        """Return windows as the network takes them: float32, in [0, 1] where a range is set."""
+        """Return windows on the device: float32, in [0, 1] where a range is set."""
         if self.intensity is None:
             return windows.to(torch.float32)
+        if self.device.type == "cpu":
+            last = pixels_last(windows.numpy(), self.intensity, clip=UNIT)
+            return torch.from_numpy(last).permute(0, 3, 1, 2)
         images = windows.to(torch.float32, copy=True)
         low, scale = (
             torch.from_numpy(values).to(self.device).view(1, -1, 1, 1)

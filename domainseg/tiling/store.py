@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
+from zarr.codecs import BloscCodec
 
 from domainseg.atomic import writing_below
 from domainseg.errors import InputError, sentence
 from domainseg.instances.tile_graph import Box, Window
 from domainseg.records import UNSEEN, Maps, Tile
 
+FAST = BloscCodec(cname="lz4", clevel=1, shuffle="shuffle")
+"""Half the time of Zstandard to write and a third to read, for a tenth more on disk."""
 LONGEST_CHUNK_PX = 512
 """Sides of the chunks inside a shard: what a decode reads too much at its margins."""
 
@@ -138,7 +140,7 @@ def open_store(
             dtype="uint16",
             chunks=(2, *chunk),
             shards=(2 * layers, *core),
-            compressors=ZstdCodec(level=1),
+            compressors=FAST,
             fill_value=0,
             dimension_names=("map", "y", "x"),
         )
