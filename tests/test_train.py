@@ -443,8 +443,11 @@ def test_minutes_that_preparing_uses_up_are_refused_and_more_may_be_given(
     assert train(recipe(train={"max_steps": 2}), out).model.exists()
 
 
-def test_halos_are_measured_on_images_with_objects_of_every_kind() -> None:
+def test_halos_are_measured_on_images_with_objects_of_every_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     room = import_module("domainseg.train")
+    monkeypatch.setattr(room, "MOST_CORES", 4)
     sides = {"a": 10, "b": 9, "c": 8, "d": 5, "e": 99}
     kinds = {"a": "x", "b": "x", "c": "x", "d": "y", "e": "y"}
 
