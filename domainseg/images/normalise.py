@@ -159,7 +159,8 @@ def pixels_last(windows: Array, range_: Range, *, clip: tuple[float, float]) -> 
     """
     batch, channels, height, width = windows.shape
     out = np.empty((batch, height, width, channels), np.float32)
-    _apply_range(windows, *low_and_scale(range_), *np.float32(clip), out)
+    low, scale = low_and_scale(range_)
+    _apply_range(windows, low, scale, np.array(clip, np.float32), out)
     return out
 
 
@@ -168,8 +169,7 @@ def _apply_range(
     windows: NDArray[Any],
     low: NDArray[np.float32],
     scale: NDArray[np.float32],
-    least: np.float32,
-    most: np.float32,
+    clip: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
     # Float32 throughout and no fastmath: a fused multiply would round otherwise.
@@ -178,7 +178,7 @@ def _apply_range(
             for c in range(windows.shape[1]):
                 for x in range(windows.shape[3]):
                     value = (np.float32(windows[b, c, y, x]) - low[c]) * scale[c]
-                    out[b, y, x, c] = min(max(value, least), most)
+                    out[b, y, x, c] = min(max(value, clip[0]), clip[1])
 
 
 _Piece = tuple[int, slice, slice]
