@@ -27,9 +27,6 @@ _SMALLEST = 40
 # The truth is drawn first and wider: where both agree, both remain visible.
 _TRUTH_WIDTH, _PREDICTION_WIDTH = 4, 2
 _ASIDE = 0.45
-_LINE_PER_SIDE = 2000
-"""An overlay's line is one pixel, and one more per this many pixels of its longer side."""
-
 Window = tuple[tuple[int, int], tuple[int, int]]
 Pixels = NDArray[np.uint8]
 
@@ -54,10 +51,9 @@ def without_outlines(picture: Pixels, labels: Array, *, factor: int = 1) -> Pixe
     border of the image, the nearest pixel without one takes its place.
     """
     grey = _luminance(picture)
-    thickness = 1 + max(grey.shape) // _LINE_PER_SIDE
     inner = np.zeros(labels.shape, bool)
-    inner[thickness:-thickness, thickness:-thickness] = True
-    edges = outline(labels, thickness=thickness) | (~inner & (labels != 0))
+    inner[1:-1, 1:-1] = True
+    edges = outline(labels, thickness=1) | (~inner & (labels != 0))
     spare = [(0, -side % factor) for side in edges.shape]
     blocks = np.pad(edges, spare).reshape(grey.shape[0], factor, grey.shape[1], factor)
     drawn = blocks.any(axis=(1, 3))
