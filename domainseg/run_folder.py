@@ -96,14 +96,14 @@ def alone_in(folder: Path) -> Iterator[None]:
             )
         ) from error
     except NotImplementedError:
-        yield  # a file system without locks
-        return
+        pass  # a file system without locks
     try:
         yield
     finally:
-        lock.release()
+        # Before it is let go of: afterwards the file may be another process's.
         with suppress(OSError):
             (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def begin_folder(

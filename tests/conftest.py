@@ -113,3 +113,24 @@ def discs() -> Callable[..., NDArray[np.int32]]:
         return labels
 
     return draw
+
+
+@pytest.fixture
+def decoded_segments(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the numbers of the TIFF segments that are decoded from now on, as they are."""
+    from domainseg.images import tiff_pages
+
+    decoded: list[int] = []
+    real = vars(tiff_pages)["decoder_of"]
+
+    def counting(*args: Any) -> Any:
+        decode = real(*args)
+
+        def call(data: bytes, index: int) -> Any:
+            decoded.append(index)
+            return decode(data, index)
+
+        return call
+
+    monkeypatch.setattr(tiff_pages, "decoder_of", counting)
+    return decoded

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from domainseg.errors import InputError, UsageError
 from domainseg.images import normalise as normalise_module
 from domainseg.images import open_image
-from domainseg.images import tiff_pages as pages_module
 from domainseg.images.normalise import (
     Normalisation,
     Range,
@@ -94,29 +93,16 @@ def test_counting_in_pieces_changes_nothing(
 
 
 def test_every_tile_of_a_wide_image_is_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded_segments: list[int]
 ) -> None:
     pixels = _values("u1", (48, 640))
     tifffile.imwrite(tmp_path / "wide.tif", pixels, tile=(16, 16), compression="zlib")
-    decoded: list[int] = []
-    real = vars(pages_module)["decoder_of"]
-
-    def counting(*args: Any) -> Any:
-        decode = real(*args)
-
-        def call(data: bytes, index: int) -> Any:
-            decoded.append(index)
-            return decode(data, index)
-
-        return call
-
-    monkeypatch.setattr(pages_module, "decoder_of", counting)
     # A row of tiles is more than a piece and more than what stays in the cache.
     monkeypatch.setattr(normalise_module, "PIECE_PX", 1024)
     monkeypatch.setattr(SegmentCache.__init__, "__defaults__", (1,))
     with open_image(tmp_path / "wide.tif") as image:
         found = measure_range(image, Normalisation(1, 99), threads=2)
-    assert sorted(decoded) == list(range(3 * 40))
+    assert sorted(decoded_segments) == list(range(3 * 40))
     low, high = _expected(pixels, Normalisation(1, 99))
     assert (found.low[0], found.high[0]) == (low, high)
 
