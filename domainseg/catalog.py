@@ -13,12 +13,13 @@ from domainseg.models.fcn import FCN
 from domainseg.models.fpn import FPN
 from domainseg.models.heads.boundary import BoundaryHead
 from domainseg.models.heads.height import HeightHead
+from domainseg.models.heads.pattern import PatternHead
 from domainseg.models.heads.semantic import SemanticHead
 from domainseg.models.unet import UNet
 
 Loader = KaggleNuclei | MaskFolder | Scenes
 Model = FCN | FPN | UNet
-Head = BoundaryHead | HeightHead | SemanticHead
+Head = BoundaryHead | HeightHead | PatternHead | SemanticHead
 
 LOADERS: tuple[type[Loader], ...] = get_args(Loader)
 MODELS: tuple[type[Model], ...] = get_args(Model)

@@ -47,6 +47,8 @@ for _part in (*catalog.LOADERS, *catalog.MODELS, *catalog.HEADS, Split, Normalis
     with_config(ConfigDict(extra="forbid", allow_inf_nan=False))(_part)
 
 Splitting = Literal["prominence", "none"]
+FLAT = ("semantic", "pattern")
+"""Heads that draw no height: their objects are connected groups of pixels."""
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -68,16 +70,36 @@ class ImageRules(Section):
     select: dict[str, Any] = Field(default_factory=dict)
 
 
+class Addition(Section):
+    """Further data beside that of ``data``, such as made-up images beside real ones.
+
+    Attributes:
+        name: what its images are called by: their ids begin with it.
+        loader: layout on disk, with its own options.
+        root: folder of the data; null for made-up data.
+        split: which of its images train, validate, test.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    loader: Loader
+    root: str | None = None
+    split: Split = Field(default_factory=Split)
+
+
 class Data(Section):
     """Where images come from and what the network sees of them.
 
     Attributes:
         loader: layout on disk, with its own options.
         root: folder of the data, relative to where the command runs; null for made-up data.
+        also: further data of the same classes.
         channels: ``rgb`` (grey is repeated, alpha dropped), ``grey`` (colour becomes
-            luminance), or the names of the channels in their order.
+            luminance), ``die_map`` (a wafer map becomes two channels: is there a die, does
+            it fail), or the names of the channels in their order.
         spacing_um: pixel size of the model grid, null = the images' own pixels.
         diameter_px: median object diameter on the model grid, instead of ``spacing_um``.
+        size_px: side that both sides of every image become, instead of ``spacing_um``: for
+            pictures of one thing whole, such as wafer maps of any number of dies.
         classes: source class to the name it is trained as; null drops a class.
         split: which images train, validate, test.
         normalise: intensity range, of whole images.
@@ -85,19 +107,32 @@ class Data(Section):
 
     loader: Loader
     root: str | None = None
-    channels: Literal["rgb", "grey"] | tuple[str, ...] = "rgb"
+    also: tuple[Addition, ...] = ()
+    channels: Literal["rgb", "grey", "die_map"] | tuple[str, ...] = "rgb"
     spacing_um: PositiveFloat | None = None
     diameter_px: PositiveFloat | None = None
+    size_px: PositiveInt | None = None
     classes: dict[str, str | None] | None = None
     split: Split = Field(default_factory=Split)
     normalise: Normalisation = Field(default_factory=Normalisation)
 
     @model_validator(mode="after")
     def _one_scale(self) -> Self:
-        if self.spacing_um is not None and self.diameter_px is not None:
+        names = ("spacing_um", "diameter_px", "size_px")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
             raise ValueError(
-                "found spacing_um and diameter_px, wanted one of them, as each sets the model "
+                f"found {given[0]} and {given[1]}, wanted one of them, as each sets the model "
                 "grid; remove the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> Self:
+        names = [one.name for one in self.also]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"found also.name '{twice[0]}' twice, wanted one name for each; rename one"
             )
         return self
 
@@ -105,7 +140,7 @@ class Data(Section):
     def channel_count(self) -> int:
         """Number of channels of the network's input."""
         if isinstance(self.channels, str):
-            return {"rgb": 3, "grey": 1}[self.channels]
+            return {"rgb": 3, "grey": 1, "die_map": 2}[self.channels]
         return len(self.channels)
 
 
@@ -265,10 +300,10 @@ class Recipe(Section):
         parts = split == "prominence" or (
             isinstance(split, dict) and "prominence" in split.values()
         )
-        if self.head.name == "semantic" and parts:
+        if self.head.name in FLAT and parts:
             raise MisfitError(
                 ("instances", "split"),
-                "is prominence, but head semantic draws no height to split by; use "
+                f"is prominence, but head {self.head.name} draws no height to split by; use "
                 "head.name=height or instances.split=none",
             )
         return self
@@ -280,7 +315,7 @@ class Recipe(Section):
             RecipeError: ``instances.split`` names a class that is not one of ``classes``.
         """
         split = self.instances.split
-        drawn: Splitting = "none" if self.head.name == "semantic" else "prominence"
+        drawn: Splitting = "none" if self.head.name in FLAT else "prominence"
         if not isinstance(split, dict):
             return ((split or drawn) == "prominence",) * len(classes)
         if unknown := sorted(set(split) - set(classes)):

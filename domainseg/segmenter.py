@@ -328,6 +328,7 @@ def _model_grid(data: Data, sample: Sample, diameter_px: float | None) -> tuple[
         wanted_spacing_um=data.spacing_um,
         object_diameter_px=diameter_px,
         diameter_px=data.diameter_px,
+        size_px=data.size_px,
         where=sample.id,
     )
     grid = snapped_to_level(image, grid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,7 +51,20 @@ class Source:
             truth = map_instances(truth, self.class_map)
         if semantic is not None:
             semantic = map_semantic(semantic, self.class_map)
-        return replace(sample, truth=truth, semantic=semantic)
+        tags = self.tags(sample.tags)
+        return replace(sample, truth=truth, semantic=semantic, tags=tags)
+
+    def tags(self, tags: tuple[str, ...]) -> tuple[str, ...]:
+        """Return image labels with their classes mapped; one of a dropped class is gone."""
+        source = self.dataset.classes
+        if source == self.classes:
+            return tags
+        kept = []
+        for tag in tags:
+            index = int(self.class_map.targets[source.index(tag)]) if tag in source else None
+            if index != DROPPED:
+                kept.append(tag if index is None else self.classes[index])
+        return tuple(dict.fromkeys(kept))
 
 
 def open_source(recipe: Recipe) -> Source:
@@ -63,7 +76,16 @@ def open_source(recipe: Recipe) -> Source:
     """
     data = recipe.data
     root = Path(data.root or ".")
-    dataset = data.loader.open(root, select=recipe.image.select or None)
+    select = recipe.image.select or None
+    dataset: Dataset = data.loader.open(root, select=select)
+    splits = split(dataset.entries(), data.split, root=root)
+    if data.also:
+        further = [one.loader.open(Path(one.root or "."), select=select) for one in data.also]
+        names = [one.name for one in data.also]
+        dataset = join(dataset, dict(zip(names, further, strict=True)))
+        for one, added in zip(data.also, further, strict=True):
+            parts = split(added.entries(), one.split, root=Path(one.root or "."))
+            splits = _joined(splits, parts, one.name)
     class_map = map_classes(dataset.classes, data.classes)
     if len(class_map.names) > MAX_CLASSES:
         raise RecipeError(
@@ -74,7 +96,98 @@ def open_source(recipe: Recipe) -> Source:
                 fix="merge or drop some",
             )
         )
-    return Source(dataset, split(dataset.entries(), data.split, root=root), class_map)
+    return Source(dataset, splits, class_map)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Several data sets as one; ids of those after the first begin with ``name/``.
+
+    Attributes:
+        first: the data set whose ids stay.
+        others: the others by name.
+        classes: of all.
+        tables: of each other, index of its class to index in ``classes``, int16.
+    """
+
+    first: Dataset
+    others: Mapping[str, Dataset]
+    classes: tuple[str, ...]
+    tables: Mapping[str, NDArray[np.int16]]
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the entries of all, sorted by id."""
+        found = list(self.first.entries())
+        for name, other in self.others.items():
+            found += [_named(entry, name) for entry in other.entries()]
+        return tuple(sorted(found, key=lambda entry: entry.id))
+
+    def load(self, entry: Entry) -> Sample:
+        """Return the sample of an entry, its classes in the order of `classes`."""
+        name, _, rest = entry.id.partition("/")
+        if name not in self.others:
+            return self.first.load(entry)
+        sample = self.others[name].load(replace(entry, id=rest, group=_bare(entry.group)))
+        truth, semantic, table = sample.truth, sample.semantic, self.tables[name]
+        if truth is not None:
+            truth = replace(truth, classes=table[truth.classes])
+        if semantic is not None:
+            semantic = np.concatenate([[0], table + 1]).astype(semantic.dtype)[semantic]
+        return replace(sample, id=entry.id, group=entry.group, truth=truth, semantic=semantic)
+
+
+def join(first: Dataset, others: Mapping[str, Dataset]) -> Joined:
+    """Return data sets as one.
+
+    Raises:
+        RecipeError: they have different classes.
+        InputError: an id of the first begins with the name of another.
+    """
+    classes = first.classes
+    tables = {}
+    for name, other in others.items():
+        if set(other.classes) != set(classes):
+            raise RecipeError(
+                sentence(
+                    f"data.also {name}",
+                    found=f"the classes {', '.join(other.classes)}",
+                    wanted=f"those of data.loader, {', '.join(classes)}",
+                    fix="choose options of the loader that give the same classes",
+                )
+            )
+        tables[name] = np.array([classes.index(c) for c in other.classes], np.int16)
+        if taken := [e.id for e in first.entries() if e.id.startswith(f"{name}/")]:
+            raise InputError(
+                sentence(
+                    f"data.also {name}",
+                    found=f"an image {taken[0]} of data.loader",
+                    wanted="ids that tell the two apart",
+                    fix="give it another name",
+                )
+            )
+    return Joined(first, others, classes, tables)
+
+
+def _named(entry: Entry, name: str) -> Entry:
+    return replace(entry, id=f"{name}/{entry.id}", group=f"{name}/{entry.group}")
+
+
+def _bare(name: str) -> str:
+    return name.partition("/")[2]
+
+
+def _joined(parts: Splits, added: Splits, name: str) -> Splits:
+    """Return the parts with those of the data set ``name`` added, each sorted by id."""
+
+    def both(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        named = [_named(entry, name) for entry in other]
+        return tuple(sorted((*one, *named), key=lambda entry: entry.id))
+
+    return Splits(
+        train=both(parts.train, added.train),
+        val=both(parts.val, added.val),
+        test=both(parts.test, added.test),
+    )
 
 
 def map_classes(source: tuple[str, ...], mapping: Mapping[str, str | None] | None) -> ClassMap:
@@ -149,6 +262,17 @@ def annotated(sample: Sample) -> Instances:
             )
         )
     return sample.truth
+
+
+def labelled(sample: Sample, classes: Sequence[str]) -> NDArray[np.bool_] | None:
+    """Return which classes an image without masks is labelled with, bool ``(K,)``.
+
+    None where masks are drawn, or where it has no label either. A label that is no class
+    ("None", "good") says that the image has none of them.
+    """
+    if sample.truth is not None or not sample.tags:
+        return None
+    return np.array([name in sample.tags for name in classes], bool)
 
 
 def truth_labels(

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from domainseg import __version__
 from domainseg.allocator import keep_freed_memory
 from domainseg.atomic import atomic_text, writing_below
+from domainseg.images.channels import DIE_MAP, RGB
 from domainseg.images.normalise import Range
 from domainseg.images.resample import labels_to_source, resample_labels
 from domainseg.instances.basins import decode
@@ -40,7 +41,7 @@ from domainseg.segmenter import (
     model_plane,
     segment,
 )
-from domainseg.sources import Source, annotated, open_source, truth_labels
+from domainseg.sources import Source, annotated, labelled, open_source, truth_labels
 from domainseg.tiling.forward import Precision, forward_maps
 from domainseg.tiling.grid import Lattice
 from domainseg.tiling.halo import (
@@ -107,6 +108,8 @@ class _Job:
         """Return AP, mean over IoU .5 to .9, of validation image ``index``.
 
         It is segmented as `predict` would, which knows no truth: at the training's diameter.
+        Of an image with a label and no mask it is 1 where the classes found are those of
+        the label, else 0.
         """
         entry = self.source.splits.val[index]
         sample = self.source.load(entry)
@@ -116,6 +119,10 @@ class _Job:
             diameter_px=self.diameter_px,
             intensity=self.ranges.get(entry.group),
         )
+        tags = labelled(sample, self.source.classes)
+        if tags is not None:
+            found = np.unique(made.decoded.classes).tolist()
+            return float(found == np.flatnonzero(tags).tolist())
         if self.recipe.head.overlapping:
             truth = annotated(sample)
             overlaps = overlap_instances(truth, made.instances(), ignore=sample.ignore)
@@ -198,7 +205,8 @@ def train(
             resume=resume,
             tell=lambda progress: tell("fitting", progress),
         )
-    tell("measuring the halo", None)
+    if not _in_one_window(plan):
+        tell("measuring the halo", None)
     trained = _finish(job, images, best, begun=begun)
     shutil.rmtree(out / "prepared")
     return trained
@@ -295,7 +303,9 @@ def _seconds_per_validation(job: _Job) -> float:
 def _rehearse(job: _Job, segmenter: Segmenter, entry: Entry) -> None:
     """Do what scoring an image takes, but decode the truth: noise would be all objects."""
     sample = job.source.load(entry)
-    labels, _ = truth_labels(sample, overlapping=job.recipe.head.overlapping)
+    labels = np.zeros(sample.image.shape[1:], np.int32)
+    if labelled(sample, job.source.classes) is None:
+        labels, _ = truth_labels(sample, overlapping=job.recipe.head.overlapping)
     plane = job.plane(entry, sample)
     forward_maps(segmenter.make_maps, plane, segmenter.lattice)
     shown = np.repeat(
@@ -316,8 +326,8 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
         if key.startswith("network.")
     }
     job.network.load_state_dict(weights)
-    readings = _halo_readings(job)
-    chosen = sufficient_halo(readings)
+    readings = () if _in_one_window(job.recipe) else _halo_readings(job)
+    halo_px = sufficient_halo(readings).halo_px if readings else 0
     scores = [job.score(job.network, i) for i in range(len(job.source.splits.val))]
     named = {"val_mean_ap": float(np.mean(scores))} if scores else {}
     minutes = (time.monotonic() - begun) / 60
@@ -326,7 +336,7 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
         classes=job.source.classes,
         channels=_channel_names(job.recipe),
         stride_px=job.recipe.model.stride,
-        halo_px=chosen.halo_px,
+        halo_px=halo_px,
         halos=tuple(
             {"halo_px": r.halo_px, "difference": r.difference, "flipped": r.flipped}
             for r in readings
@@ -351,6 +361,12 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
     return Trained(path, named, minutes)
 
 
+def _in_one_window(recipe: Recipe) -> bool:
+    """Return whether every image fits one window, where a halo has nothing to do."""
+    size = recipe.data.size_px
+    return size is not None and size <= recipe.tiling.core_px
+
+
 def _halo_readings(job: _Job) -> tuple[HaloReading, ...]:
     """Return the halo's readings on objects of the images chosen for it."""
     stride = job.recipe.model.stride
@@ -358,8 +374,10 @@ def _halo_readings(job: _Job) -> tuple[HaloReading, ...]:
     for entry in _halo_entries(job):
         sample = job.source.load(entry)
         plane = job.plane(entry, sample)
-        places = find_places(annotated(sample), scale_yx=plane.grid.scale_yx)
-        images.append(HaloImage(plane, places.centres))
+        centres = np.zeros((0, 2), np.int64)
+        if sample.truth is not None:
+            centres = find_places(sample.truth, scale_yx=plane.grid.scale_yx).centres
+        images.append(HaloImage(plane, centres))
     return measure_on_objects(
         job.segmenter(job.network).make_maps,
         images,
@@ -380,7 +398,8 @@ def _halo_entries(job: _Job) -> list[Entry]:
     for entry in splits.val or splits.train[:32]:
         sample = job.source.load(entry)
         _, height, width = sample.image.shape
-        sized.append((len(annotated(sample)) == 0, -height * width, entry))
+        empty = sample.truth is None or len(sample.truth) == 0
+        sized.append((empty, -height * width, entry))
     sized.sort(key=lambda one: one[:2])
     taken: Counter[str | None] = Counter()
     ranked = []
@@ -394,5 +413,5 @@ def _halo_entries(job: _Job) -> list[Entry]:
 def _channel_names(recipe: Recipe) -> tuple[str, ...]:
     channels = recipe.data.channels
     if isinstance(channels, str):
-        return ("red", "green", "blue") if channels == "rgb" else ("grey",)
+        return {"rgb": RGB, "grey": ("grey",), "die_map": DIE_MAP}[channels]
     return channels

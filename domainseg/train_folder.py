@@ -17,8 +17,8 @@ from domainseg.recipe import Recipe, load_recipe, with_overrides
 from domainseg.records import Sample
 from domainseg.run_folder import difference
 from domainseg.segmenter import ModelPlane, median_diameter, model_plane, object_diameter
-from domainseg.sources import Source, annotated, presence, truth_labels
-from domainseg.training.prepared import Prepared, find_places, save_planes
+from domainseg.sources import Source, annotated, labelled, presence, truth_labels
+from domainseg.training.prepared import Places, Prepared, find_places, save_planes
 
 MODEL = "model.safetensors"
 RESOLVED = "recipe.yaml"
@@ -102,12 +102,13 @@ def keep_digest(digest: str, out: Path, *, resume: bool) -> None:
 
 def prepare(
     source: Source, recipe: Recipe, folder: Path, *, ranges: Mapping[str, Range]
-) -> tuple[tuple[Prepared, ...], float]:
+) -> tuple[tuple[Prepared, ...], float | None]:
     """Return the training images on the model grid with their targets, and the median diameter.
 
     The diameter is that of circles of the objects' areas, px of the images, over all
-    training objects; where the recipe works at a diameter, an image without objects is
-    scaled as if it held such. Files go to ``folder``. ``ranges`` holds the intensity range
+    training objects, None where images have labels and no object is drawn; where the recipe
+    works at a diameter, an image without objects is scaled as if it held such. Files go to
+    ``folder``. ``ranges`` holds the intensity range
     of each group where images are normalised by group.
 
     Raises:
@@ -115,7 +116,10 @@ def prepare(
     """
     entries = source.splits.train
     diameter = median_diameter(source, entries)
-    if diameter is None:
+    by_label = recipe.head.learns_labels and any(
+        set(entry.tags) & set(source.dataset.classes) for entry in entries
+    )
+    if diameter is None and not by_label:
         raise InputError(
             sentence(
                 recipe.data.root or "data",
@@ -135,28 +139,36 @@ def prepare(
             intensity=ranges.get(entry.group),
         )
         path = folder / f"{number:06d}.npy"
-        prepared.append(_prepare_one(recipe, sample, plane, path, classes=len(source.classes)))
+        prepared.append(_prepare_one(recipe, sample, plane, path, classes=source.classes))
     return tuple(prepared), diameter
 
 
 def _prepare_one(
-    recipe: Recipe, sample: Sample, plane: ModelPlane, path: Path, *, classes: int
+    recipe: Recipe, sample: Sample, plane: ModelPlane, path: Path, *, classes: Sequence[str]
 ) -> Prepared:
-    annotation = annotated(sample)
     weight = np.ones(plane.grid.model_shape, bool)
     if sample.ignore is not None:
         weight = resample_labels(sample.ignore.astype(np.uint8), plane.grid) == 0
-    truth = _truth_on_grid(recipe, sample, plane.grid, classes=classes)
-    targets = recipe.head.targets(truth, classes=classes)
+    tags = labelled(sample, classes) if recipe.head.learns_labels else None
+    if tags is None:
+        annotation = annotated(sample)
+        truth = _truth_on_grid(recipe, sample, plane.grid, classes=len(classes))
+        places = find_places(annotation, scale_yx=plane.grid.scale_yx)
+        kinds = annotation.classes
+    else:
+        # An image with a label has no object to draw patches around; its classes count.
+        truth = Truth(np.zeros(weight.shape, np.int32), np.zeros(1, np.int16), tags=tags)
+        places = Places(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
+        kinds = np.flatnonzero(tags).astype(np.int16)
+    targets = recipe.head.targets(truth, classes=len(classes))
     image = plane[:, 0 : plane.shape[1], 0 : plane.shape[2]]
     sha256 = save_planes(path, image, targets, weight)
-    places = find_places(annotation, scale_yx=plane.grid.scale_yx)
     return Prepared(
         path=path,
         channels=image.shape[0],
         shape=plane.grid.model_shape,
         centres=places.centres,
-        classes=annotation.classes,
+        classes=kinds,
         areas_px=places.areas_px,
         kind=sample.kind,
         sha256=sha256,

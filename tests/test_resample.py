@@ -205,7 +205,7 @@ def test_a_length_times_a_scale_is_not_a_pixel_too_long() -> None:
         (
             {"diameter_px": 30.0, "object_diameter_px": 1.0},
             "a.png: found a scale of 30 x 30 to the model grid, wanted between 0.01562 and 16; "
-            "check the pixel size of the image and data.spacing_um or data.diameter_px.",
+            "check the pixel size of the image and data.diameter_px.",
         ),
     ],
 )

@@ -18,6 +18,51 @@ LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Weights of red, green and blue (ITU-R BT.709), applied to the stored values."""
 
 
+DIE_MAP = ("die", "fail")
+"""Channels that a wafer map becomes: 1 where there is a die, 1 where it fails."""
+DIE_FAILS = 2
+"""Largest value of a wafer map: 0 no die, 1 a die that passes, 2 one that fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class DieMapView:
+    """A wafer map, one value per die, as the two channels DIE_MAP; sliced by region.
+
+    Attributes:
+        plane: ``(1, H, W)``, values 0 to DIE_FAILS.
+        where: the file, for the error.
+    """
+
+    plane: Plane
+    where: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(2, H, W)``."""
+        return (len(DIE_MAP), int(self.plane.shape[1]), int(self.plane.shape[2]))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always uint8."""
+        return np.dtype(np.uint8)
+
+    def __getitem__(self, key: Key, /) -> Array:
+        (channels, rows, columns), dropped = region_of(key, self.shape)
+        values = np.asarray(self.plane[0, rows, columns])
+        if values.size and not (values.min() >= 0 and values.max() <= DIE_FAILS):
+            stray = values[(values < 0) | (values > DIE_FAILS)][0]
+            raise InputError(
+                sentence(
+                    self.where,
+                    found=f"the value {stray} in a wafer map",
+                    wanted="0 (no die), 1 (passes) or 2 (fails)",
+                    fix="recode it, or change data.channels",
+                )
+            )
+        out = np.stack([values > 0, values == DIE_FAILS]).astype(np.uint8)[channels]
+        return out.squeeze(axis=dropped) if dropped else out
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelView:
     """Channels of another plane: reordered, repeated, or weighed into one; sliced by region.
@@ -76,7 +121,7 @@ class ChannelView:
 
 def as_channels(
     image: Plane, channels: Sequence[str], *, wanted: str | Sequence[str], where: str | Path
-) -> ChannelView:
+) -> ChannelView | DieMapView:
     """Return ``image`` with the channels that ``data.channels`` asks for, lazily.
 
     Args:
@@ -84,8 +129,9 @@ def as_channels(
         channels: its channel names.
         wanted: ``rgb``: red, green and blue (three unnamed channels count as these), or one
             channel of any name repeated; ``grey``: one channel of any name, or the luminance
-            of RGB (LUMINANCE, rounded to the dtype); or a list of names that must be the
-            image's own, in any order. ``rgb`` and ``grey`` leave an alpha channel out.
+            of RGB (LUMINANCE, rounded to the dtype); ``die_map``: a wafer map of one
+            channel as the two of DIE_MAP; or a list of names that must be the image's own,
+            in any order. ``rgb``, ``grey`` and ``die_map`` leave an alpha channel out.
         where: the file, for the error.
 
     Raises:
@@ -102,11 +148,17 @@ def as_channels(
     alone = (found.index(opaque[0]),) if len(opaque) == 1 else None
     if wanted == "rgb" and (colours or alone):
         return ChannelView(image, RGB, colours or (alone or ()) * 3)
+    if wanted == "die_map" and alone:
+        return DieMapView(image if image.shape[0] == 1 else _alone(image, alone), str(where))
     if wanted == "grey" and alone:
         return ChannelView(image, ("grey",), alone)
     if wanted == "grey" and colours:
         return ChannelView(image, ("grey",), colours, LUMINANCE)
     raise _refused(where, found, f"data.channels {wanted}")
+
+
+def _alone(image: Plane, source: tuple[int, ...]) -> ChannelView:
+    return ChannelView(image, ("grey",), source)
 
 
 def _colours(found: tuple[str, ...], opaque: tuple[str, ...]) -> tuple[int, ...]:

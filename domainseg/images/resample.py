@@ -56,35 +56,46 @@ def grid_for(
     wanted_spacing_um: float | Spacing | None = None,
     diameter_px: float | None = None,
     object_diameter_px: float | None = None,
+    size_px: int | None = None,
     where: object = "image",
 ) -> Grid:
     """Return the model grid of an image ``shape`` (H, W) with pixels of ``spacing_um``.
 
     With ``wanted_spacing_um`` a model pixel is that long in each direction, whatever the
     source's pixels are (they may be oblong). With ``diameter_px`` objects of
-    ``object_diameter_px`` source pixels become ``diameter_px`` model pixels. With neither the
-    grids are the same. Scales within SAME_SCALE of 1 are 1.
+    ``object_diameter_px`` source pixels become ``diameter_px`` model pixels. With ``size_px``
+    both sides of the image become that long, whatever they are. With none of them the
+    grids are the same. Scales within SAME_SCALE of 1 are 1, but for ``size_px``.
 
     Raises:
-        UsageError: when both ways are asked for, or a length is not positive.
+        UsageError: when two ways are asked for, or a length is not positive.
         InputError: when the pixel size or the objects' diameter is needed and unknown, or the
             scale lies outside SCALE_LIMITS; ``where`` is what the sentence names.
     """
-    if wanted_spacing_um is not None and diameter_px is not None:
+    asked = {
+        "data.spacing_um": wanted_spacing_um,
+        "data.diameter_px": diameter_px,
+        "data.size_px": size_px,
+    }
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) > 1:
         raise UsageError(
             sentence(
                 where,
-                found="both data.spacing_um and data.diameter_px",
+                found=f"both {given[0]} and {given[1]}",
                 wanted="one way to choose the model grid",
                 fix="remove one of them",
             )
         )
     scale = (1.0, 1.0)
-    if wanted_spacing_um is not None:
+    if size_px is not None:
+        scale = (size_px / shape[0], size_px / shape[1])
+    elif wanted_spacing_um is not None:
         scale = _scale_by_spacing(spacing_um, wanted_spacing_um, where)
     elif diameter_px is not None:
         scale = _scale_by_diameter(diameter_px, object_diameter_px, where)
-    sy, sx = (1.0 if abs(s - 1.0) <= SAME_SCALE else float(s) for s in scale)
+    near = 0.0 if size_px is not None else SAME_SCALE
+    sy, sx = (1.0 if abs(s - 1.0) <= near else float(s) for s in scale)
     low, high = SCALE_LIMITS
     if not (low <= min(sy, sx) and max(sy, sx) <= high):
         raise InputError(
@@ -92,9 +103,11 @@ def grid_for(
                 where,
                 found=f"a scale of {sy:.4g} x {sx:.4g} to the model grid",
                 wanted=f"between {low:.4g} and {high:.4g}",
-                fix="check the pixel size of the image and data.spacing_um or data.diameter_px",
+                fix=f"check the pixel size of the image and {given[0]}",
             )
         )
+    if size_px is not None:
+        return Grid((sy, sx), (size_px, size_px), shape)
     return Grid((sy, sx), (_model_length(shape[0], sy), _model_length(shape[1], sx)), shape)
 
 

@@ -80,7 +80,8 @@ class FPN:
         encoder: backbone name, as segmentation-models-pytorch or timm spells it.
         weights: ``imagenet`` or None.
         depth: number of times the encoder halves the image; the stride is 2**depth.
-        finest: depth of the finest level of the pyramid, 1 = half the image's resolution.
+        finest: depth of the finest level of the pyramid: 1 = half the image's resolution,
+            0 = the image's own pixels join the pyramid.
         pyramid_channels: width of the top-down path.
         decoder_channels: width of the semantic branch.
     """
@@ -96,8 +97,8 @@ class FPN:
     def __post_init__(self) -> None:
         if not 2 <= self.depth <= 5:
             raise ValueError(f"depth is {self.depth}, wanted 2 to 5")
-        if not 1 <= self.finest < self.depth:
-            raise ValueError(f"finest is {self.finest}, wanted 1 to {self.depth - 1}")
+        if not 0 <= self.finest < self.depth:
+            raise ValueError(f"finest is {self.finest}, wanted 0 to {self.depth - 1}")
 
     @property
     def stride(self) -> int:

@@ -80,12 +80,17 @@ def test_a_model_sees_no_whole_window_with_its_own_encoder(part: Any) -> None:
     assert whole_window_layers(network) == ()
 
 
+def truth_of(kinds: Any, classes: int) -> Truth:
+    presence = np.stack([(LABELS > 0) & (kinds[LABELS] == index) for index in range(classes)])
+    return Truth(LABELS.astype(np.int32), kinds, presence=presence)
+
+
 @named(catalog.HEADS)
 @pytest.mark.parametrize("classes", [1, 3])
 def test_a_head_turns_truth_into_loss_and_scores_into_maps(part: Any, classes: int) -> None:
     head = part()
     kinds = np.array([0, 0, classes - 1], np.int16)
-    targets = head.targets(Truth(LABELS.astype(np.int32), kinds), classes=classes)
+    targets = head.targets(truth_of(kinds, classes), classes=classes)
     assert targets.dtype == np.float32
     assert targets.shape[1:] == LABELS.shape
     torch.manual_seed(0)
@@ -110,7 +115,7 @@ def test_a_head_turns_truth_into_loss_and_scores_into_maps(part: Any, classes: i
 @named(catalog.HEADS)
 def test_a_head_ignores_what_has_no_weight(part: Any) -> None:
     head = part()
-    targets = head.targets(Truth(LABELS.astype(np.int32), np.zeros(3, np.int16)), classes=1)
+    targets = head.targets(truth_of(np.zeros(3, np.int16), 1), classes=1)
     planes = torch.from_numpy(targets[None])
     torch.manual_seed(0)
     scores = torch.randn(1, head.outputs(1), *LABELS.shape)

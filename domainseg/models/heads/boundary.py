@@ -47,6 +47,11 @@ class BoundaryHead:
         """Return False: a pixel is of one object."""
         return False
 
+    @property
+    def learns_labels(self) -> bool:
+        """Return False: every training image has its masks."""
+        return False
+
     def outputs(self, classes: int) -> int:
         """Return 3 maps, and one per class where there are several."""
         return 3 + (classes if classes > 1 else 0)

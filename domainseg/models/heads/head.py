@@ -27,12 +27,15 @@ class Truth:
         semantic: int ``(H, W)`` class plane with 0 background, or None.
         presence: bool ``(K, H, W)``, where each class is, of objects that may overlap; None
             where the head is not `Head.overlapping`.
+        tags: bool ``(K,)``, the classes an image is labelled with of which no mask is drawn;
+            None where masks are drawn.
     """
 
     labels: Array
     classes: Array
     semantic: Array | None = None
     presence: NDArray[np.bool_] | None = None
+    tags: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,11 @@ class Head(Protocol):
     @property
     def overlapping(self) -> bool:
         """Whether annotated objects may share pixels; then `Truth.presence` must be given."""
+        ...
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether an image may have a label and no mask; `Truth.tags` then stands for it."""
         ...
 
     def outputs(self, classes: int) -> int:
@@ -149,6 +157,38 @@ def dice_loss(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
+def tversky_loss(probability: Tensor, target: Tensor, weight: Tensor, *, beta: float) -> Tensor:
+    """Return 1 - Tversky index of ``(B, L, H, W)`` planes, over the batch, masked, mean.
+
+    MONAI's ``TverskyLoss(batch=True)``; ``beta`` weighs missed pixels and 1 - ``beta`` false
+    ones, so that 0.5 is `dice_loss`.
+    """
+    if beta == 0.5:
+        return dice_loss(probability, target, weight)
+    from monai.losses.tversky import TverskyLoss
+
+    # Half of what Dice smooths by, as its sums are twice those of Tversky.
+    loss = TverskyLoss(batch=True, alpha=1 - beta, beta=beta, smooth_nr=0.5, smooth_dr=0.5)
+    result: Tensor = loss(probability * weight, target * weight)
+    return result
+
+
+def hard_pixels(entropy: Tensor, background: Tensor, weight: Tensor, *, share: float) -> Tensor:
+    """Return 1 where a pixel counts, 0 elsewhere, ``(B, 1, H, W)``.
+
+    Every pixel counts that is no background; of the background that has weight the
+    ``share`` with the largest loss (hard-negative mining over the batch, as in Shrivastava
+    et al. 2016, of pixels instead of regions).
+    """
+    worst = entropy.detach().amax(1, keepdim=True).masked_fill(~background | (weight == 0), -1.0)
+    candidates = worst[worst >= 0]
+    keep = max(1, round(share * candidates.numel()))
+    if candidates.numel() <= keep:
+        return torch.ones_like(weight)
+    bound = candidates.kthvalue(candidates.numel() - keep + 1).values
+    return (~background | (worst >= bound)).to(weight.dtype)
+
+
 def class_loss(scores: Tensor, plane: Tensor, weight: Tensor) -> Tensor:
     """Return cross-entropy of ``scores (B, K, H, W)`` where ``plane (B, H, W)`` names a class.
 
@@ -158,3 +198,10 @@ def class_loss(scores: Tensor, plane: Tensor, weight: Tensor) -> Tensor:
     target = torch.where(named, plane, torch.zeros_like(plane)).long()
     entropy = F.cross_entropy(scores, target, reduction="none")
     return weighted_mean(entropy, named * weight[:, 0])
+
+
+def layered_maps(scores: Tensor, classes: int) -> FloatMaps:
+    """Return the maps of one logit per class ``(B, classes, H, W)``: a layer each, flat."""
+    index = torch.arange(classes, dtype=torch.uint8, device=scores.device)
+    kinds = index.view(1, -1, 1, 1).expand_as(scores)
+    return FloatMaps(scores, torch.ones_like(scores), kinds)

@@ -46,6 +46,11 @@ class HeightHead:
         """Return False: a pixel has one height."""
         return False
 
+    @property
+    def learns_labels(self) -> bool:
+        """Return False: every training image has its masks."""
+        return False
+
     def outputs(self, classes: int) -> int:
         """Return 2 maps, and one per class where there are several."""
         return 2 + (classes if classes > 1 else 0)

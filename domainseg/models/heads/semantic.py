@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domainseg.models.heads.head import FloatMaps, Truth, dice_loss, weighted_mean
+from domainseg.models.heads.head import (
+    FloatMaps,
+    Truth,
+    hard_pixels,
+    layered_maps,
+    tversky_loss,
+    weighted_mean,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +28,38 @@ class SemanticHead:
     Attributes:
         activation: ``softmax`` (classes exclude each other, one layer) or ``sigmoid``
             (each class is a layer of its own, and annotated objects may overlap).
-        dice_weight: weight of the Dice loss beside the cross-entropy.
+        dice_weight: weight of the overlap loss (Dice, or Tversky) beside the cross-entropy;
+            with softmax and several classes their union counts as one class more.
+        tversky_beta: weight of missed pixels in the overlap loss, that of false ones is
+            1 less it (Salehi et al. 2017); 0.5 is Dice, more finds more of small objects.
+        focal_gamma: the cross-entropy of a pixel is weighed by (1 - p) to this power
+            (Lin et al. 2017, Focal loss), 0 = not at all.
+        hard_share: share of the background pixels of a batch that count, those with the
+            largest loss; below 1, an image full of easy background does not drown the rest.
     """
 
     name: Literal["semantic"] = "semantic"
     activation: Literal["softmax", "sigmoid"] = "softmax"
     dice_weight: float = 1.0
+    tversky_beta: float = 0.5
+    focal_gamma: float = 0.0
+    hard_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        limits = {"tversky_beta": (0, 1), "focal_gamma": (0, 8), "hard_share": (0, 1)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name)}, wanted {low} to {high}")
 
     @property
     def overlapping(self) -> bool:
         """Return whether annotated objects may share pixels: with sigmoid."""
         return self.activation == "sigmoid"
+
+    @property
+    def learns_labels(self) -> bool:
+        """Return False: every training image has its masks."""
+        return False
 
     def outputs(self, classes: int) -> int:
         """Return one map per class, and one for background with softmax."""
@@ -59,27 +87,36 @@ class SemanticHead:
         return plane[None]
 
     def loss(self, scores: Tensor, targets: Tensor, weight: Tensor, *, classes: int) -> Tensor:
-        """Return cross-entropy + Dice over the classes."""
+        """Return focal cross-entropy + Tversky (plain: cross-entropy + Dice) over the classes."""
         if self.overlapping:
-            present = targets
-            probability = scores.sigmoid()
+            present, probability = targets, scores.sigmoid()
             entropy = F.binary_cross_entropy_with_logits(scores, present, reduction="none")
         else:
             index = targets[:, 0].long()
             present = F.one_hot(index, classes + 1).movedim(-1, 1)[:, 1:].float()
             probability = scores.softmax(1)[:, 1:]
             entropy = F.cross_entropy(scores, index, reduction="none")[:, None]
-        dice = dice_loss(probability, present, weight)
-        return weighted_mean(entropy, weight.expand_as(entropy)) + self.dice_weight * dice
+        if self.focal_gamma:
+            entropy = (1 - torch.exp(-entropy)).pow(self.focal_gamma) * entropy
+        counted = weight.expand_as(entropy)
+        if self.hard_share < 1:
+            background = present.amax(1, keepdim=True) == 0
+            counted = counted * hard_pixels(entropy, background, weight, share=self.hard_share)
+        if not self.overlapping and classes > 1:
+            probability, present = _with_union(probability), _with_union(present)
+        overlap = tversky_loss(probability, present, weight, beta=self.tversky_beta)
+        return weighted_mean(entropy, counted) + self.dice_weight * overlap
 
     def maps(self, scores: Tensor, *, classes: int) -> FloatMaps:
         """Return the maps; the height is constant, so objects are plain components."""
         scores = scores.float()
-        if self.activation == "softmax":
-            foreground = torch.logsumexp(scores[:, 1:], 1, keepdim=True) - scores[:, :1]
-            kinds = scores[:, 1:].argmax(1, keepdim=True).to(torch.uint8)
-        else:
-            foreground = scores
-            index = torch.arange(classes, dtype=torch.uint8, device=scores.device)
-            kinds = index.view(1, -1, 1, 1).expand_as(scores)
+        if self.overlapping:
+            return layered_maps(scores, classes)
+        foreground = torch.logsumexp(scores[:, 1:], 1, keepdim=True) - scores[:, :1]
+        kinds = scores[:, 1:].argmax(1, keepdim=True).to(torch.uint8)
         return FloatMaps(foreground, torch.ones_like(foreground), kinds)
+
+
+def _with_union(planes: Tensor) -> Tensor:
+    """Return planes of classes that exclude each other with their sum as one plane more."""
+    return torch.cat([planes, planes.sum(1, keepdim=True)], 1)
