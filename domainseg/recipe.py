@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -52,6 +52,7 @@ FLAT = ("semantic", "pattern")
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Area = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -227,9 +228,10 @@ class InstanceRules(Section):
             one for all, or one per class; null = what the head draws (``none`` for semantic).
         prominence: rise of a peak above the saddle that makes it an object of its own.
         merge_classes: let touching pixels of different classes belong to one object.
-        min_area_px: smaller objects are dropped, px of the model grid.
+        min_area_px: smaller objects are dropped, px of the model grid; one for all, or one
+            per class.
         max_area_px: larger objects are dropped, null = none.
-        min_score: objects with a lower mean foreground probability are dropped.
+        min_score: objects with a lower mean foreground probability are dropped; likewise.
         fill_holes: fill holes that lie wholly inside one object.
     """
 
@@ -237,9 +239,9 @@ class InstanceRules(Section):
     split: Splitting | dict[str, Splitting] | None = None
     prominence: Share = 0.1
     merge_classes: bool = False
-    min_area_px: Annotated[int, Field(ge=0)] = 0
+    min_area_px: Area | dict[str, Area] = 0
     max_area_px: PositiveInt | None = None
-    min_score: Share = 0.0
+    min_score: Share | dict[str, Share] = 0.0
     fill_holes: bool = True
 
 
@@ -318,15 +320,7 @@ class Recipe(Section):
         drawn: Splitting = "none" if self.head.name in FLAT else "prominence"
         if not isinstance(split, dict):
             return ((split or drawn) == "prominence",) * len(classes)
-        if unknown := sorted(set(split) - set(classes)):
-            raise RecipeError(
-                sentence(
-                    "instances.split",
-                    found=f"'{unknown[0]}'",
-                    wanted=f"classes of the recipe ({', '.join(classes)})",
-                    fix="correct the name",
-                )
-            )
+        require_classes("instances.split", split, classes)
         return tuple(split.get(name, drawn) == "prominence" for name in classes)
 
     def to_yaml(self) -> str:
@@ -336,6 +330,19 @@ class Recipe(Section):
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
         return self.model_dump(mode="json")
+
+
+def require_classes(where: str, named: Iterable[str], classes: Sequence[str]) -> None:
+    """Raise RecipeError where an option ``where`` names a class that is not one of ``classes``."""
+    if unknown := sorted(set(named) - set(classes)):
+        raise RecipeError(
+            sentence(
+                where,
+                found=f"'{unknown[0]}'",
+                wanted=f"classes of the recipe ({', '.join(classes)})",
+                fix="correct the name",
+            )
+        )
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

@@ -23,7 +23,7 @@ from domainseg.images.normalise import Range, apply_range, measure_group_range, 
 from domainseg.images.resample import Grid, grid_for, labels_to_source, resample_region
 from domainseg.instances.basins import Decoded, DecodeOptions, decode
 from domainseg.models.model_file import ModelCard, read_model
-from domainseg.recipe import Data, Recipe, recipe_from_json, with_overrides
+from domainseg.recipe import Data, Recipe, recipe_from_json, require_classes, with_overrides
 from domainseg.records import Entry, Instances, Plane, Sample
 from domainseg.sources import Source
 from domainseg.tiling.forward import UNIT, MapMaker, Precision, forward_maps
@@ -192,16 +192,29 @@ def open_segmenter(
 
 
 def decode_options(recipe: Recipe, classes: Sequence[str]) -> DecodeOptions:
-    """Return the decoder's options of a recipe."""
+    """Return the decoder's options of a recipe.
+
+    Raises:
+        RecipeError: an option names a class that is not one of ``classes``.
+    """
     rules = recipe.instances
+    areas, scores = rules.min_area_px, rules.min_score
+    if isinstance(areas, dict):
+        require_classes("instances.min_area_px", areas, classes)
+    if isinstance(scores, dict):
+        require_classes("instances.min_score", scores, classes)
     return DecodeOptions(
         threshold=rules.threshold,
         split=recipe.splits(classes),
         prominence=rules.prominence,
         merge_classes=rules.merge_classes,
-        min_area_px=rules.min_area_px,
+        min_area_px=(
+            tuple(areas.get(name, 0) for name in classes) if isinstance(areas, dict) else areas
+        ),
         max_area_px=rules.max_area_px,
-        min_score=rules.min_score,
+        min_score=(
+            tuple(scores.get(name, 0.0) for name in classes) if isinstance(scores, dict) else scores
+        ),
         fill_holes=rules.fill_holes,
     )
 

@@ -105,13 +105,15 @@ def random_maps(rng: Rng, classes: int, *, largest: int = 30) -> Maps:
 
 
 def random_options(rng: Rng, classes: int) -> DecodeOptions:
+    areas, scores = rng.choice([0, 0, 4], classes), rng.choice([0.0, 0.0, 0.9], classes)
+    each = rng.random() < 0.5
     return DecodeOptions(
         split=tuple((rng.random(classes) < 0.6).tolist()) if rng.random() < 0.5 else True,
         prominence=float(rng.choice([0.0, 0.02, 0.3, 1.0])),
         merge_classes=bool(rng.random() < 0.5),
-        min_area_px=int(rng.choice([0, 0, 4])),
+        min_area_px=tuple(areas.tolist()) if each else int(areas[0]),
         max_area_px=None if rng.random() < 0.7 else 60,
-        min_score=float(rng.choice([0.0, 0.0, 0.9])),
+        min_score=tuple(scores.tolist()) if each else float(scores[0]),
         fill_holes=bool(rng.random() < 0.5),
     )
 

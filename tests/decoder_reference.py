@@ -164,7 +164,10 @@ class Layer:
             kind = min(votes, key=lambda k: (-votes[k], k))
             score = sum(int(chance[self.quanta[p]]) for p in pixels) / (len(pixels) * 65535)
             area = len(pixels) + len(hole)
-            if area < o.min_area_px or score < o.min_score:
+            areas, scores = o.min_area_px, o.min_score
+            least = areas[kind] if isinstance(areas, tuple) else areas
+            worst = scores[kind] if isinstance(scores, tuple) else scores
+            if area < least or score < worst:
                 continue
             if o.max_area_px is not None and area > o.max_area_px:
                 continue

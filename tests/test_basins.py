@@ -454,6 +454,17 @@ def test_filters_drop_objects_and_the_rest_are_numbered_again() -> None:
     ]
 
 
+def test_a_class_may_have_limits_of_its_own() -> None:
+    maps = plane("5.55.555.55555")
+    kinds = np.zeros_like(maps.classes)
+    kinds[0, 0, 5:] = 1
+    both = replace(maps, classes=kinds)
+    assert labels_of(both, DecodeOptions(min_area_px=(2, 4))) == ["..11.....22222"]
+    quanta = np.where(maps.foreground > 128, 130, 0).astype(np.uint8)
+    faint = replace(both, foreground=quanta)
+    assert labels_of(faint, DecodeOptions(min_score=(0.9, 0.1))) == [".....111.22222"]
+
+
 def test_threshold_is_a_probability() -> None:
     quanta = np.array([[[127, 128, 129, 255, 0]]], np.uint8)
     maps = Maps(quanta, np.zeros((1, 1, 5), np.uint16), np.zeros((1, 1, 5), np.uint8))

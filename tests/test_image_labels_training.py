@@ -168,7 +168,7 @@ class TestOverlapLosses:
         "options",
         [{"focal_gamma": 2.0}, {"hard_share": 0.1}, {"tversky_beta": 0.7}, {"focal_gamma": 1.0}],
     )
-    def test_the_truth_has_the_lowest_loss(self, options: dict[str, float]) -> None:
+    def test_the_truth_has_the_lowest_loss(self, options: dict[str, Any]) -> None:
         head = SemanticHead(**options)
         labels = np.zeros((16, 16), np.int32)
         labels[2:5, 2:5], labels[9:14, 8:12] = 1, 2

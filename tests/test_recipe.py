@@ -153,7 +153,7 @@ REFUSED = {
     ),
     "no branch of a union": (
         changed("  split: {by: column}\n", "  channels: 5\n  split: {by: column}\n"),
-        "r.yaml:6: data.channels is 5, wanted 'rgb' or 'grey', or a list.",
+        "r.yaml:6: data.channels is 5, wanted 'rgb', 'grey' or 'die_map', or a list.",
     ),
     "inside a branch of a union": (
         changed("  split: {by: column}\n", "  channels: [DAPI, 5]\n  split: {by: column}\n"),

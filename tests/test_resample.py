@@ -209,7 +209,7 @@ def test_a_length_times_a_scale_is_not_a_pixel_too_long() -> None:
         ),
     ],
 )
-def test_a_grid_that_cannot_be_made_is_refused(options: dict[str, float], words: str) -> None:
+def test_a_grid_that_cannot_be_made_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as caught:
         grid_for((8, 8), None, where="a.png", **options)
     assert str(caught.value) == words
@@ -233,7 +233,7 @@ def test_a_grid_that_cannot_be_made_is_refused(options: dict[str, float], words:
         ),
     ],
 )
-def test_a_grid_asked_for_wrongly_is_refused(options: dict[str, float], words: str) -> None:
+def test_a_grid_asked_for_wrongly_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as caught:
         grid_for((8, 8), (1.0, 1.0), where="a.png", **options)
     assert str(caught.value) == words

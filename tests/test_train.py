@@ -403,6 +403,7 @@ def test_overlapping_truth_is_prepared_whole_for_a_sigmoid_head(
     plan = load_recipe(recipe(data=data, head=SIGMOID))
     (first, _), diameter = prepare(open_source(plan), plan, tmp_path / "made", ranges={})
     # 120 px each; the model grid is wider by 20 over the diameter of that circle.
+    assert diameter is not None
     assert diameter == pytest.approx((4 / np.pi * 120) ** 0.5)
     scale = 20 / diameter
     planes = np.asarray(first.planes())

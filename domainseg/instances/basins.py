@@ -90,9 +90,9 @@ class DecodeOptions:
         prominence: rise of a peak above the saddle to its neighbour, in heights
             0 to 1, that makes it an object of its own; 0 still joins plateaus.
         merge_classes: whether touching pixels of different classes connect.
-        min_area_px: area of the smallest object.
+        min_area_px: area of the smallest object, of all classes or of each.
         max_area_px: area of the largest object, None for no limit.
-        min_score: least mean foreground probability of an object.
+        min_score: least mean foreground probability of an object, likewise.
         fill_holes: whether background wholly inside one object becomes part of it.
 
     Raises:
@@ -103,18 +103,21 @@ class DecodeOptions:
     split: tuple[bool, ...] | bool = True
     prominence: float = 0.05
     merge_classes: bool = False
-    min_area_px: int = 0
+    min_area_px: int | tuple[int, ...] = 0
     max_area_px: int | None = None
-    min_score: float = 0.0
+    min_score: float | tuple[float, ...] = 0.0
     fill_holes: bool = False
 
     def __post_init__(self) -> None:
         _require("threshold", self.threshold, 0 < self.threshold < 1, "between 0 and 1")
         _require("prominence", self.prominence, 0 <= self.prominence <= 1, "from 0 to 1")
-        _require("min_score", self.min_score, 0 <= self.min_score <= 1, "from 0 to 1")
-        _require("min_area_px", self.min_area_px, self.min_area_px >= 0, "of 0 or more")
+        scores, areas = _each(self.min_score), _each(self.min_area_px)
+        for score in scores:
+            _require("min_score", score, 0 <= score <= 1, "from 0 to 1")
+        for area in areas:
+            _require("min_area_px", area, area >= 0, "of 0 or more")
         if self.max_area_px is not None:
-            least = max(self.min_area_px, 1)
+            least = int(max(*areas, 1))
             wanted = f"of {least} or more"
             _require("max_area_px", self.max_area_px, self.max_area_px >= least, wanted)
 
@@ -267,6 +270,10 @@ def check_classes(
                 fix="give split one entry for each class, or a single True or False",
             )
         )
+
+
+def _each(limit: float | tuple[float, ...]) -> tuple[float, ...]:
+    return limit if isinstance(limit, tuple) else (limit,)
 
 
 def _require(name: str, value: float, fits: bool, wanted: str) -> None:

@@ -37,19 +37,30 @@ from domainseg.instances.tile_graph import Box, TileGraph
 
 @dataclass(frozen=True, slots=True)
 class ObjectFilter:
-    """Which objects are kept: of at least, of at most this area, of at least this score."""
+    """Which objects are kept: of at least, of at most this area, of at least this score.
 
-    min_area_px: int = 0
+    A tuple holds one limit per class.
+    """
+
+    min_area_px: int | tuple[int, ...] = 0
     max_area_px: int | None = None
-    min_score: float = 0.0
+    min_score: float | tuple[float, ...] = 0.0
 
     def keeps(self, sums: Sums) -> NDArray[np.bool_]:
         """Return which rows of sums are objects that are kept, bool ``(N,)``."""
-        areas = sums[:, AREA]
-        kept = (areas >= max(self.min_area_px, 1)) & (mean_scores(sums) >= self.min_score)
+        areas, classes = sums[:, AREA], sums[:, CLASS]
+        least = np.maximum(_of_class(self.min_area_px, classes), 1)
+        kept = (areas >= least) & (mean_scores(sums) >= _of_class(self.min_score, classes))
         if self.max_area_px is not None:
             kept &= areas <= self.max_area_px
         return np.asarray(kept, np.bool_)
+
+
+def _of_class(
+    limit: float | tuple[float, ...], classes: NDArray[np.int64]
+) -> float | NDArray[np.float64]:
+    """Return the limit of each row; a row without a class has no pixel and is dropped anyway."""
+    return np.asarray(limit, np.float64)[classes] if isinstance(limit, tuple) else limit
 
 
 @dataclass(frozen=True, slots=True)
