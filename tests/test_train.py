@@ -346,7 +346,9 @@ def test_validation_is_scored_as_prediction_would_be(monkeypatch: pytest.MonkeyP
     for overlapping, kind in ((False, "maps"), (True, "objects")):
         job = SimpleNamespace(
             source=SimpleNamespace(
-                splits=SimpleNamespace(val=[Entry("a", "a")]), load=lambda _entry: sample
+                splits=SimpleNamespace(val=[Entry("a", "a")]),
+                load=lambda _entry: sample,
+                classes=("x",),
             ),
             recipe=SimpleNamespace(head=SimpleNamespace(overlapping=overlapping)),
             segmenter=lambda _network: None,
@@ -357,6 +359,27 @@ def test_validation_is_scored_as_prediction_would_be(monkeypatch: pytest.MonkeyP
         # Not the diameter of the truth, which is 4.5 px.
         assert seen == [7.0, kind]
         seen.clear()
+
+
+def test_an_image_with_a_label_scores_whether_its_classes_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room = import_module("domainseg.train")
+    sample = Sample("a", np.zeros((1, 4, 4), np.uint8), ("die",), tags=("ring", "spot"))
+    job = SimpleNamespace(
+        source=SimpleNamespace(
+            splits=SimpleNamespace(val=[Entry("a", "a")]),
+            load=lambda _entry: sample,
+            classes=("line", "ring", "spot"),
+        ),
+        segmenter=lambda _network: None,
+        ranges={},
+        diameter_px=None,
+    )
+    for found, score in (([2, 1, 1], 1.0), ([1], 0.0), ([0, 1, 2], 0.0), ([], 0.0)):
+        made = SimpleNamespace(decoded=SimpleNamespace(classes=np.array(found, np.int16)))
+        monkeypatch.setattr(room, "segment", lambda *_, made=made, **__: made)
+        assert room._Job.score(job, None, 0) == score
 
 
 class _Empty:
