@@ -263,10 +263,25 @@ class TestData:
         assert tifffile.imread(out / "labels" / "val-00000.tif").shape == (48, 40)
 
     def test_a_kind_that_is_not_made_is_refused(self, tmp_path: Path, capsys: Said) -> None:
-        assert run(["data", "make", "wafers", str(tmp_path)]) == 2
+        assert run(["data", "make", "chips", str(tmp_path)]) == 2
         assert capsys.readouterr().err == (
-            "error: data make: found 'wafers', wanted scenes; correct the name.\n"
+            "error: data make: found 'chips', wanted scenes or wafers; correct the name.\n"
         )
+
+    def test_wafers_are_made(self, tmp_path: Path, capsys: Said) -> None:
+        out = tmp_path / "wafers"
+        small = ["train=1", "val=1", "test=0", "height=96", "width=80", "levels=[3]", "good=0"]
+        assert run(["data", "make", "wafers", str(out), *small]) == 0
+        assert capsys.readouterr().out == (
+            f"{out}  2 images with labels, classes.csv, defects.csv, die_grid.json, coco.json "
+            "and index.csv\n"
+        )
+        rows = list(csv.DictReader((out / "index.csv").read_text("utf-8").splitlines()))
+        assert [(row["image"], row["kind"]) for row in rows] == [
+            ("train-00000", "cnr 3"),
+            ("val-00000", "cnr 3"),
+        ]
+        assert tifffile.imread(out / "labels" / "val-00000.tif").shape == (96, 80)
 
     def test_an_option_of_scenes_is_checked(self, tmp_path: Path, capsys: Said) -> None:
         assert run(["data", "make", "scenes", str(tmp_path / "o"), "trian=1"]) == 2

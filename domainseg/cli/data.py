@@ -45,7 +45,7 @@ def fetch(
 
 @app.command()
 def make(
-    kind: Annotated[str, typer.Argument(help="scenes: made-up micrographs.")],
+    kind: Annotated[str, typer.Argument(help="scenes: micrographs; wafers: wafer inspection.")],
     out: Out,
     options: Annotated[
         list[str] | None,
@@ -54,13 +54,25 @@ def make(
 ) -> None:
     """Write made-up images with exact truth, index and labels beside them."""
     from domainseg.errors import UsageError, sentence
-    from domainseg.loaders.scenes import Scenes, write_scenes
     from domainseg.recipe import loader_options
 
+    if kind == "wafers":
+        from domainseg.loaders.wafer_files import write_wafers
+        from domainseg.loaders.wafers import Wafers
+
+        written = write_wafers(out, loader_options(Wafers, options or ()))
+        tables = "classes.csv, defects.csv, die_grid.json"
+        tables += ", coco.json" if written.coco else " (too large for coco.json)"
+        say(f"{out}  {len(written.images)} images with labels, {tables} and index.csv")
+        return
     if kind != "scenes":
         raise UsageError(
-            sentence("data make", found=f"'{kind}'", wanted="scenes", fix="correct the name")
+            sentence(
+                "data make", found=f"'{kind}'", wanted="scenes or wafers", fix="correct the name"
+            )
         )
+    from domainseg.loaders.scenes import Scenes, write_scenes
+
     paths = write_scenes(out, loader_options(Scenes, options or ()))
     say(f"{out}  {len(paths)} images with labels and index.csv")
 

@@ -1,0 +1,270 @@
+"""Made-up wafers as files: images, labels, and the truth in the units of a factory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from domainseg.atomic import atomic_path, atomic_text, make_folder
+from domainseg.errors import OutputError, sentence
+from domainseg.instances.encode import countable
+from domainseg.instances.export import write_coco
+from domainseg.instances.runs import ObjectRuns, runs_of_labels, runs_of_parts
+from domainseg.loaders.wafer_plane import WaferPlane
+from domainseg.loaders.wafers import Wafers, WaferSet
+from domainseg.records import Array, Entry, Instances
+
+TILE = 512
+"""Side of the tiles of written files, px."""
+COLUMNS = (
+    "image",
+    "label",
+    "class",
+    "x_um",
+    "y_um",
+    "xi",
+    "yi",
+    "xrel",
+    "yrel",
+    "area_um2",
+    "length_um",
+    "width_um",
+    "contrast_to_noise",
+)
+"""Columns of ``defects.csv``: centroid from the wafer's centre (y up), die, place in the die from
+its lower left corner, area of the label, and of a scratch the arc length of its centre line (gaps
+included) and the width, all in micrometres; empty where a class has no such number."""
+
+Row = tuple[Any, ...]
+
+
+class Written(NamedTuple):
+    """The files of a data set.
+
+    Attributes:
+        images: paths of the images.
+        coco: path of the COCO file, None where an image is too large for it.
+    """
+
+    images: tuple[Path, ...]
+    coco: Path | None
+
+
+def write_wafers(out: Path, options: Wafers) -> Written:
+    """Write every image of the data set below ``out``, region by region.
+
+    ``images/`` and ``labels/`` hold tiled TIFF with the pixel size; labels are int32,
+    one number a defect. Beside them stand ``index.csv`` (split, image, kind, height,
+    width), ``classes.csv`` (image, label, class), ``defects.csv`` (`COLUMNS`),
+    ``die_grid.json`` (`domainseg.quality.die_grid.read_die_grids`) and ``coco.json``,
+    which is left out where an image has 2**32 pixels or more. Memory follows the tile
+    and the defects, not the image.
+
+    Raises:
+        OutputError: when ``out`` exists and is not an empty folder, or cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(
+            sentence(
+                out,
+                found="a folder with files in it" if out.is_dir() else "a file",
+                wanted="a new or empty folder",
+                fix="choose another or empty it",
+            )
+        )
+    for folder in ("images", "labels"):
+        make_folder(out / folder)
+    entries = WaferSet(options).entries()
+    planes = {entry.id: options.plane(entry) for entry in entries}
+    rows: list[Row] = []
+    images = _each_written(out, planes, rows)
+    coco = out / "coco.json" if all(countable(p.size) for p in planes.values()) else None
+    if coco is None:
+        for _ in images:
+            pass
+    else:
+        write_coco(coco, images, class_names=options.class_names)
+    _write_table(out / "classes.csv", ("image", "label", "class"), [row[:3] for row in rows])
+    _write_table(out / "defects.csv", COLUMNS, rows)
+    if planes:
+        atomic_text(out / "die_grid.json", _die_grids(planes))
+    # Last, so that a run that was cut short leaves no index that looks whole.
+    _write_table(
+        out / "index.csv",
+        ("split", "image", "kind", "height", "width"),
+        [_indexed(entry, planes[entry.id]) for entry in entries],
+    )
+    return Written(tuple(out / "images" / f"{name}.tif" for name in planes), coco)
+
+
+def _each_written(
+    out: Path, planes: dict[str, WaferPlane], rows: list[Row]
+) -> Iterator[tuple[str, Instances]]:
+    """Write image after image, append the rows of its defects and yield its objects."""
+    for name, plane in planes.items():
+        _write_tiles(out / "images" / f"{name}.tif", plane, _image_tiles(plane), plane.dtype)
+        seen = _Seen(plane)
+        _write_tiles(out / "labels" / f"{name}.tif", plane, seen.tiles(), plane.label_dtype)
+        objects = seen.objects()
+        rows += defect_rows(name, plane, objects)
+        yield f"images/{name}.tif", objects
+
+
+def defect_rows(name: str, plane: WaferPlane, objects: Instances) -> list[Row]:
+    """Return a row of `COLUMNS` for each object, whose ids are labels of the plane."""
+    defects, spacing = plane.defects, plane.look.spacing_um
+    areas = objects.areas_px()
+    y_px, x_px = _centroids(objects, areas)
+    on = plane.die_grid.positions(y_px, x_px)
+    rows: list[Row] = []
+    for n, label in enumerate(objects.ids.tolist()):
+        place = (on.x_um[n], on.y_um[n], on.xi[n], on.yi[n], on.xrel[n], on.yrel[n])
+        k = label - 1
+        sizes = (defects.length_um[k], defects.width_um[k])
+        rows.append(
+            (
+                name,
+                label,
+                plane.look.class_names[defects.classes[k]],
+                *(value.item() for value in place),
+                areas[n].item() * spacing**2,
+                *("" if np.isnan(size) else size.item() for size in sizes),
+                defects.contrast_to_noise[k].item(),
+            )
+        )
+    return rows
+
+
+def _centroids(
+    objects: Instances, areas: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return ``(y, x)`` of each object, px; the centre of the first pixel is 0.0."""
+    if not len(objects):
+        return np.zeros(0), np.zeros(0)
+    row, start, length = objects.runs.T
+    first = objects.offsets[:-1]
+    y = np.add.reduceat(row * length, first) / areas
+    x = np.add.reduceat((start + 0.5 * (length - 1)) * length, first) / areas
+    return y, x
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The label tiles of a plane, and the objects in those that have gone by."""
+
+    plane: WaferPlane
+    parts: dict[int, list[NDArray[np.int32]]] = field(default_factory=dict)
+
+    def tiles(self) -> Iterator[Array]:
+        """Yield the label tiles in raster order."""
+        for y0, y1, x0, x1 in _corners(self.plane.size):
+            tile = self.plane.labels(y0, y1, x0, x1)
+            if tile.any():
+                self._keep(runs_of_labels(tile), (y0, x0))
+            yield tile
+
+    def _keep(self, found: ObjectRuns, corner: tuple[int, int]) -> None:
+        runs = (found.runs + np.array([*corner, 0])).astype(np.int32)
+        for n, label in enumerate(found.ids.tolist()):
+            part = runs[found.offsets[n] : found.offsets[n + 1]]
+            self.parts.setdefault(label, []).append(part)
+
+    def objects(self) -> Instances:
+        """Return the objects of all tiles; their ids are the labels that have a pixel."""
+        labels = sorted(self.parts)
+        whole = runs_of_parts(
+            np.array(labels, np.int64),
+            [self.parts[label] for label in labels],
+            shape=self.plane.size,
+        )
+        return Instances(
+            ids=whole.ids,
+            boxes=_boxes(whole),
+            runs=whole.runs,
+            offsets=whole.offsets,
+            classes=self.plane.defects.classes[whole.ids - 1],
+            scores=np.ones(len(whole), np.float32),
+            shape=self.plane.size,
+        )
+
+
+def _boxes(objects: ObjectRuns) -> NDArray[np.int64]:
+    """Return the boxes ``(N, 2, 2)``, half-open."""
+    if not len(objects):
+        return np.zeros((0, 2, 2), np.int64)
+    row, start, length = objects.runs.T
+    low, high = np.stack([row, start], 1), np.stack([row + 1, start + length], 1)
+    first = objects.offsets[:-1]
+    corners = [np.minimum.reduceat(low, first), np.maximum.reduceat(high, first)]
+    return np.stack(corners, 1).astype(np.int64)
+
+
+def _die_grids(planes: dict[str, WaferPlane]) -> str:
+    """Return the text of ``die_grid.json``; all images share the dies."""
+    plane = next(iter(planes.values()))
+    grid, exclusion = plane.die_grid, plane.look.edge_exclusion_mm
+    centers = {name: {"wafer_center_px": p.wafer_center_px} for name, p in planes.items()}
+    text = {
+        "pitch_um": grid.pitch_um,
+        "center_um": grid.center_um,
+        "wafer_diameter_mm": grid.wafer_diameter_mm,
+        "notch": "down",
+        "edge_exclusion_mm": exclusion,
+        "spacing_um": grid.spacing_um,
+        "images": centers,
+        "dies": grid.dies(edge_exclusion_mm=exclusion).tolist(),
+    }
+    return json.dumps(text) + "\n"
+
+
+def _indexed(entry: Entry, plane: WaferPlane) -> Row:
+    return (entry.columns["split"], entry.id, entry.kind or "", *plane.size)
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    atomic_text(path, text.getvalue())
+
+
+def _write_tiles(
+    path: Path, plane: WaferPlane, tiles: Iterator[Array], dtype: np.dtype[Any]
+) -> None:
+    """Write a TIFF of the plane's size from its tiles in raster order."""
+    per_cm = (1e4 / plane.spacing_um[1], 1e4 / plane.spacing_um[0])
+    with atomic_path(path) as partial:
+        tifffile.imwrite(
+            partial,
+            tiles,
+            shape=plane.size,
+            dtype=dtype,
+            tile=(TILE, TILE),
+            photometric="minisblack",
+            compression="zlib",
+            metadata=None,
+            bigtiff=plane.size[0] * plane.size[1] * dtype.itemsize > 1 << 31,
+            resolution=per_cm,
+            resolutionunit="CENTIMETER",
+        )
+
+
+def _corners(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    for y in range(0, size[0], TILE):
+        for x in range(0, size[1], TILE):
+            yield y, min(y + TILE, size[0]), x, min(x + TILE, size[1])
+
+
+def _image_tiles(plane: WaferPlane) -> Iterator[Array]:
+    for y0, y1, x0, x1 in _corners(plane.size):
+        yield plane[0, y0:y1, x0:x1]
