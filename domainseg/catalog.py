@@ -9,6 +9,7 @@ from typing import get_args
 from domainseg.loaders.kaggle_nuclei import KaggleNuclei
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.scenes import Scenes
+from domainseg.loaders.wafers import Wafers
 from domainseg.models.fcn import FCN
 from domainseg.models.fpn import FPN
 from domainseg.models.heads.boundary import BoundaryHead
@@ -17,7 +18,7 @@ from domainseg.models.heads.pattern import PatternHead
 from domainseg.models.heads.semantic import SemanticHead
 from domainseg.models.unet import UNet
 
-Loader = KaggleNuclei | MaskFolder | Scenes
+Loader = KaggleNuclei | MaskFolder | Scenes | Wafers
 Model = FCN | FPN | UNet
 Head = BoundaryHead | HeightHead | PatternHead | SemanticHead
 

@@ -18,6 +18,7 @@ from domainseg import catalog
 from domainseg.loaders.kaggle_nuclei import KaggleNuclei
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.scenes import Scenes
+from domainseg.loaders.wafers import Wafers
 from domainseg.models.heads.head import Truth
 from domainseg.models.network import whole_window_layers
 
@@ -148,10 +149,15 @@ def _scenes(root: Path) -> Scenes:
     return Scenes(train=1, val=0, test=0, height=48, width=40)
 
 
+def _wafers(root: Path) -> Wafers:
+    return Wafers(train=1, val=0, test=0, height=96, width=80, good=0.0, field_at=("anywhere",))
+
+
 MADE: dict[type, Callable[[Path], Any]] = {
     KaggleNuclei: _kaggle,
     MaskFolder: _mask_folder,
     Scenes: _scenes,
+    Wafers: _wafers,
 }
 
 
