@@ -8,8 +8,10 @@ from typing import get_args
 
 from domainseg.loaders.kaggle_nuclei import KaggleNuclei
 from domainseg.loaders.mask_folder import MaskFolder
+from domainseg.loaders.mixedwm38 import MixedWM38
 from domainseg.loaders.scenes import Scenes
 from domainseg.loaders.wafers import Wafers
+from domainseg.loaders.wm811k import WM811K
 from domainseg.models.fcn import FCN
 from domainseg.models.fpn import FPN
 from domainseg.models.heads.boundary import BoundaryHead
@@ -18,7 +20,7 @@ from domainseg.models.heads.pattern import PatternHead
 from domainseg.models.heads.semantic import SemanticHead
 from domainseg.models.unet import UNet
 
-Loader = KaggleNuclei | MaskFolder | Scenes | Wafers
+Loader = KaggleNuclei | MaskFolder | MixedWM38 | Scenes | Wafers | WM811K
 Model = FCN | FPN | UNet
 Head = BoundaryHead | HeightHead | PatternHead | SemanticHead
 

@@ -17,13 +17,12 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from domainseg import catalog
 from domainseg import shipped as shipped_module
 from domainseg.errors import DomainsegError, InputError, MissingInputError, OutputError, RecipeError
 from domainseg.loaders.cards import Archive, Card, find_card, list_cards, read_card
 from domainseg.loaders.fetch import fetch, unpack
-from domainseg.loaders.kaggle_nuclei import KaggleNuclei
-from domainseg.loaders.mask_folder import MaskFolder
-from domainseg.loaders.scenes import Scenes
+from domainseg.loaders.wafer_map import PATTERNS
 from domainseg.shipped import shipped
 
 ROOT = Path(__file__).parents[1]
@@ -34,21 +33,31 @@ class Loading(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    loader: Annotated[KaggleNuclei | MaskFolder | Scenes, Field(discriminator="name")]
+    loader: Annotated[catalog.Loader, Field(discriminator="name")]
 
 
-@pytest.mark.parametrize("name", ["bbbc039", "dsb2018", "monuseg"])
+CARDS = sorted(path.stem for path in (ROOT / "datasets").glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", CARDS)
 def test_every_card_parses_and_its_loader_takes_its_options(name: str) -> None:
     card = find_card(name)
     loader = Loading.model_validate({"loader": card.loader}).loader
     assert loader.name == card.loader["name"]
-    assert card.classes == ("nucleus",)
-    assert card.licence in ("CC0-1.0", "CC-BY-NC-SA-4.0")
+    assert len(set(card.classes)) == len(card.classes)
     assert card.archives or card.preparation
 
 
+def test_the_cards_of_nuclei_and_of_wafer_maps_name_their_classes() -> None:
+    for name in ("bbbc039", "dsb2018", "monuseg"):
+        assert find_card(name).classes == ("nucleus",)
+        assert find_card(name).licence in ("CC0-1.0", "CC-BY-NC-SA-4.0")
+    for name in ("mixedwm38", "wm811k"):
+        assert find_card(name).classes == PATTERNS
+
+
 def test_the_list_holds_every_card_of_the_folder() -> None:
-    assert list(list_cards()) == ["bbbc039", "dsb2018", "monuseg"]
+    assert list(list_cards()) == CARDS
     assert shipped("datasets") == ROOT / "datasets"
 
 
@@ -136,7 +145,7 @@ def test_a_card_that_is_not_toml_or_not_there_is_refused(tmp_path: Path) -> None
     path.write_text("title = \n")
     assert refusal(RecipeError, lambda: read_card(path)).startswith(f"{path}: found no TOML: ")
     assert refusal(MissingInputError, lambda: find_card("dsb2081")) == (
-        "dsb2081: found no data card of that name, wanted one of bbbc039, dsb2018, monuseg, "
+        f"dsb2081: found no data card of that name, wanted one of {', '.join(CARDS)}, "
         "or the path of a card; did you mean dsb2018."
     )
 

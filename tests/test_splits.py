@@ -218,3 +218,69 @@ def test_options_that_leave_nothing_to_train_are_refused() -> None:
         "split.files: found lists of test, wanted at least the list of train; "
         "name it, or split by column or hash."
     )
+
+
+def test_validation_is_drawn_from_training_by_hash_where_a_column_names_none() -> None:
+    shares = {name: share_of(name, 5) for name in (f"g{i}" for i in range(60))}
+    parts = {name: "test" if i % 3 == 0 else "train" for i, name in enumerate(shares)}
+    found = by_column(**parts)
+    made = split(found, Split(by="column", seed=5, val_from_train=0.2))
+    trained = {name for name, part in parts.items() if part == "train"}
+    assert {e.id for e in made.val} == {name for name in trained if shares[name] < 0.2}
+    assert {e.id for e in made.train} == {name for name in trained if shares[name] >= 0.2}
+    assert {e.id for e in made.test} == set(parts) - trained
+    without = split(found, Split(by="column", seed=5))
+    assert (len(without.val), {e.id for e in without.train}) == (0, trained)
+
+
+@given(st.integers(), st.integers(2, 8), st.floats(0.001, 0.999))
+def test_validation_drawn_from_training_leaves_a_group_on_either_side(
+    seed: int, count: int, share: float
+) -> None:
+    crops = [
+        Entry(f"{group}/{crop}", group=f"{group}", columns={"split": "train"})
+        for group in range(count)
+        for crop in range(2)
+    ]
+    made = split(crops, Split(by="column", seed=seed, val_from_train=share))
+    sides = [{entry.group for entry in part} for part in (made.train, made.val)]
+    assert sides[0]
+    assert sides[1]
+    assert not sides[0] & sides[1]
+    assert len(made.train) + len(made.val) == 2 * count
+
+
+def test_lists_without_one_for_validation_may_draw_it_from_training(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a\nb\nc\n")
+    files = Split(by="files", files={"train": "train.txt"}, val_from_train=0.01, seed=0)
+    made = split(entries("a", "b", "c", "d"), files, root=tmp_path)
+    lowest = min("abc", key=lambda name: share_of(name, 0))
+    assert [e.id for e in made.val] == [lowest]
+    assert {e.id for e in made.train} == set("abc") - {lowest}
+
+
+def test_validation_from_training_is_refused_where_it_cannot_be_meant() -> None:
+    assert refusal(by_column(a="train", b="val"), Split(by="column", val_from_train=0.1)) == (
+        "split.val_from_train: found 0.1, yet column names b for val, wanted one of the two; "
+        "set it to 0."
+    )
+    assert refusal(by_column(a="train", b="test"), Split(by="column", val_from_train=0.1)) == (
+        "split.val_from_train: found 1 group to train on, wanted a group for each of train, val; "
+        "add images or set it to 0."
+    )
+    assert refusal(by_column(b="test"), Split(by="column", val_from_train=0.1)) == (
+        "split: found no image to train on among 1, wanted at least one; "
+        "change the rule (by column) or add images."
+    )
+    with pytest.raises(RecipeError) as caught:
+        Split(val_from_train=0.1)
+    assert str(caught.value) == (
+        "split.val_from_train: found 0.1 by hash, wanted 0 by hash, whose share is val, else from "
+        "0 to below 1; change it."
+    )
+    with pytest.raises(RecipeError) as caught:
+        Split(by="column", val_from_train=1.0)
+    assert str(caught.value) == (
+        "split.val_from_train: found 1, wanted 0 by hash, whose share is val, else from 0 to "
+        "below 1; change it."
+    )

@@ -41,6 +41,8 @@ class Split:
             text with one id a line (``#`` starts a comment; a file's ending is
             dropped), or CSV with the column ``key``. Images in no list are left out.
         key: column of a CSV list that holds the id.
+        val_from_train: share of the training groups that validate instead, drawn by their
+            hash, where a column or lists name none to validate.
     """
 
     by: Literal["hash", "column", "files"] = "hash"
@@ -52,8 +54,19 @@ class Split:
     leave_out: tuple[str, ...] = ()
     files: dict[Part, str] = field(default_factory=dict)
     key: str = "image"
+    val_from_train: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.val_from_train < 1 or (self.val_from_train and self.by == "hash"):
+            given = f"{self.val_from_train:g}"
+            raise RecipeError(
+                sentence(
+                    "split.val_from_train",
+                    found=f"{given} by hash" if self.by == "hash" else given,
+                    wanted="0 by hash, whose share is val, else from 0 to below 1",
+                    fix="change it",
+                )
+            )
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
             raise RecipeError(
                 sentence(
@@ -89,8 +102,9 @@ def split(entries: Sequence[Entry], options: Split, *, root: Path = Path()) -> S
     Raises:
         InputError: when an entry is listed twice or a listed one does not exist, when
             a column or one of its values cannot be used, when a group straddles two
-            parts, when there are fewer groups than parts to hash them into, or when
-            nothing is left to train on.
+            parts, when there are fewer groups than parts to hash them into, when
+            validation is to be drawn from training and is there already, or when nothing
+            is left to train on.
     """
     if twice := [name for name, count in Counter(e.id for e in entries).items() if count > 1]:
         raise InputError(
@@ -108,6 +122,8 @@ def split(entries: Sequence[Entry], options: Split, *, root: Path = Path()) -> S
     else:
         parts = _by_files(entries, options, root)
     _refuse_straddling(entries, parts)
+    if options.val_from_train:
+        parts = _with_val_from_train(entries, parts, options)
     chosen = {
         part: tuple(
             sorted((e for e in entries if parts.get(e.id) == part), key=lambda entry: entry.id)
@@ -172,6 +188,47 @@ def _by_hash(entries: Sequence[Entry], options: Split) -> dict[str, Part]:
             free = [group for group, part in parts.items() if held[part] > 1]
             parts[min(free, key=lambda g: max(low - share_of[g], share_of[g] - high))] = empty
     return {entry.id: parts[entry.group] for entry in entries}
+
+
+def _with_val_from_train(
+    entries: Sequence[Entry], parts: Mapping[str, Part], options: Split
+) -> dict[str, Part]:
+    """Return the parts with some training groups moved to validation, at least one.
+
+    The group of the lowest hash moves where none falls below the share.
+
+    Raises:
+        InputError: when there is something to validate on already, or only one training group.
+    """
+    if given := [name for name, part in parts.items() if part == "val"]:
+        raise InputError(
+            sentence(
+                "split.val_from_train",
+                found=f"{options.val_from_train:g}, yet {options.by} names {some(given)} for val",
+                wanted="one of the two",
+                fix="set it to 0",
+            )
+        )
+    groups = {entry.group for entry in entries if parts.get(entry.id) == "train"}
+    shares = {group: _share(group, options.seed) for group in groups}
+    if len(groups) == 1:
+        raise InputError(
+            sentence(
+                "split.val_from_train",
+                found="1 group to train on",
+                wanted="a group for each of train, val",
+                fix="add images or set it to 0",
+            )
+        )
+    lowest = sorted(groups, key=lambda group: (shares[group], group))
+    moved = {group for group in groups if shares[group] < options.val_from_train}
+    # As many as the hash says, yet one on either side.
+    moved = (moved or set(lowest[:1])) - set(lowest[-1:])
+    return {
+        entry.id: "val" if parts[entry.id] == "train" and entry.group in moved else parts[entry.id]
+        for entry in entries
+        if entry.id in parts
+    }
 
 
 def _too_few(images: int, groups: int, wanted: Sequence[Part]) -> InputError:
