@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import Image, write_labels
+from domainseg.images.channels import DIE_FAILS
 from domainseg.images.label_store import open_label_plane
 from domainseg.images.normalise import Range
+from domainseg.images.resample import Grid, labels_to_source
+from domainseg.instances.detection import DetectionRule
 from domainseg.instances.evaluation import (
     Evaluation,
     LabelPair,
@@ -19,19 +24,23 @@ from domainseg.instances.evaluation import (
     evaluate_pairs,
     write_evaluation,
 )
+from domainseg.instances.evidence import Evidence, Inspection, Looking
 from domainseg.instances.export import join_objects, table_instances
-from domainseg.recipe import Recipe, with_overrides
+from domainseg.recipe import Evaluate, Recipe, with_overrides
 from domainseg.records import Array, Entry, Instances, Sample
 from domainseg.results import LABEL_STORE, TABLE
-from domainseg.run_folder import Run, finished
+from domainseg.run_folder import MAPS, Run, finished, read_record
 from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task, sample_sha256
 from domainseg.segmenter import group_ranges, object_diameter, segment
-from domainseg.sources import Source, annotated, open_source, truth_labels
+from domainseg.sources import Source, annotated, labelled, open_source, truth_labels
+from domainseg.tiling.store import existing_store
 
 __all__ = ["evaluate_labels", "evaluate_model", "write_evaluation"]
 
 SCORES = "evaluation.json"
 TRUTH = "truth.tif"
+DIES = ("die",)
+"""Channels of a wafer map."""
 
 Tell = Callable[[int, int, str], None]
 """Called with images done, images in all, and the name of the next."""
@@ -55,13 +64,18 @@ def evaluate_model(
     so that a report can show where the model is wrong; a run that is there is scored again,
     not run again.
 
+    What ``evaluate.defects`` and ``evaluate.labels`` ask for is scored too. Of an image
+    with a label and no drawn truth no object is matched: what it shows is scored, and with
+    ``evaluate.defects`` one that is labelled with no class has no defect anywhere.
+
     A model that works at an object diameter is given what `predict` would be given: the
     training's, or ``options.diameter_px``. With ``true_diameter`` each image is scaled by
     its own annotated objects, which no prediction knows; run.json tells which it was.
 
     Raises:
-        InputError: the data cannot be used, the part is empty, or the classes that
-            ``evaluate.by_class`` compares are not those of the model.
+        InputError: the data cannot be used, the part is empty, an image has neither truth
+            nor label, or the classes that ``evaluate.by_class`` or labels compare are not
+            those of the model.
         OutputError: ``out`` holds results of another model or setting.
         UsageError: ``true_diameter`` with another diameter, or for a model without one.
     """
@@ -82,12 +96,15 @@ def evaluate_model(
     folder = None if out is None else Path(out)
     entries = _part(source, recipe.evaluate.part)
     ranges = group_ranges(recipe, source, entries)
-    scoring = _Scoring(opened, source, folder, options, ranges, true_diameter)
+    evidence = Evidence(_looking(recipe.evaluate, opened, source))
+    scoring = _Scoring(opened, source, folder, options, ranges, true_diameter, evidence)
     evaluation = evaluate_pairs(
         scoring.pairs(entries, tell),
         class_names=source.classes if recipe.evaluate.by_class else None,
         rng=np.random.default_rng(recipe.evaluate.seed),
+        may_be_none=True,
     )
+    evaluation = evidence.added_to(evaluation)
     if folder is not None:
         write_evaluation(evaluation, folder / SCORES)
         tables = [folder / entry.id / TABLE for entry in entries]
@@ -137,16 +154,44 @@ def _part(source: Source, part: str) -> tuple[Entry, ...]:
 
 def _require_classes(model: Model, source: Source) -> None:
     """Raise InputError where classes are compared and those of data and model differ."""
+    asked = model.segmenter.recipe.evaluate
+    options = {"evaluate.by_class": asked.by_class, "evaluate.labels": asked.labels}
+    if on := [name for name, value in options.items() if value]:
+        _require_same_classes(model, source, fix=f", or set {on[0]}=false")
+
+
+def _require_same_classes(model: Model, source: Source, *, fix: str = "") -> None:
     wanted = model.segmenter.classes
-    if model.segmenter.recipe.evaluate.by_class and source.classes != wanted:
+    if source.classes != wanted:
         raise InputError(
             sentence(
                 model.segmenter.recipe.data.root or "data",
                 found=f"the classes {', '.join(source.classes)}",
                 wanted=f"those of the model, {', '.join(wanted)}",
-                fix="rename them with data.classes, or set evaluate.by_class=false",
+                fix=f"rename them with data.classes{fix}",
             )
         )
+
+
+def _looking(asked: Evaluate, model: Model, source: Source) -> Looking:
+    """Return what an evaluation gathers beside matched objects."""
+    return Looking(
+        defects=asked.defects,
+        rule=DetectionRule(tolerance_px=asked.tolerance_px, min_cover=asked.min_cover),
+        boundary_px=asked.boundary_px,
+        size_bins_px=(*asked.size_bins_px, math.inf),
+        rates=asked.false_calls_per_mpx,
+        class_names=source.classes,
+        classed=source.classes == model.segmenter.classes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the model sees in an image: a label map or objects, and its foreground if asked."""
+
+    objects: Array | Instances
+    foreground: NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,50 +204,99 @@ class _Scoring:
     options: RunOptions
     ranges: Mapping[str, Range]
     true_diameter: bool
+    evidence: Evidence
 
     def pairs(self, entries: Sequence[Entry], tell: Tell) -> Iterator[LabelPair]:
-        """Yield truth and prediction of each image; with ``out`` leave its run folder too."""
-        overlapping = self.model.segmenter.recipe.head.overlapping
+        """Yield truth and prediction of each image; with ``out`` leave its run folder too.
+
+        What else is scored of an image is gathered on the way.
+        """
         for done, entry in enumerate(entries):
             tell(done, len(entries), entry.id)
             sample = self.source.load(entry)
-            truth, _ = truth_labels(sample, overlapping=overlapping)
-            found = self.predicted(sample, entry)
-            if self.out is not None:
-                write_labels(self.out / entry.id / TRUTH, truth, spacing_um=sample.spacing_um)
-            pair = LabelPair(
-                sample.id,
-                truth if self.plain else annotated(sample),
-                found,
-                kind=sample.kind,
-                ignore=sample.ignore,
-            )
-            if self.out is not None:
-                write_evaluation(evaluate_pairs([pair]), self.out / entry.id / SCORES)
-            yield pair
+            tagged = labelled(sample, self.source.classes)
+            if tagged is not None:
+                _require_same_classes(self.model, self.source)
+                self.gather(sample, self.seen(sample, entry), tagged)
+                continue
+            yield self.pair(sample, entry)
         tell(len(entries), len(entries), "")
+
+    def pair(self, sample: Sample, entry: Entry) -> LabelPair:
+        """Return truth and prediction of an image with drawn truth."""
+        overlapping = self.model.segmenter.recipe.head.overlapping
+        truth, _ = truth_labels(sample, overlapping=overlapping)
+        seen = self.seen(sample, entry)
+        if self.out is not None:
+            write_labels(self.out / entry.id / TRUTH, truth, spacing_um=sample.spacing_um)
+        self.gather(sample, seen, None)
+        pair = LabelPair(
+            sample.id,
+            truth if self.plain else annotated(sample),
+            seen.objects,
+            kind=sample.kind,
+            ignore=sample.ignore,
+        )
+        if self.out is not None:
+            write_evaluation(evaluate_pairs([pair]), self.out / entry.id / SCORES)
+        return pair
+
+    def gather(self, sample: Sample, seen: _Seen, tagged: NDArray[np.bool_] | None) -> None:
+        """Gather what else is scored of an image; ``tagged`` where its label is all there is."""
+        if not isinstance(seen.objects, Instances):
+            return
+        truth, labels = sample.truth, tagged
+        if truth is not None and self.model.segmenter.recipe.evaluate.labels:
+            labels = np.isin(np.arange(len(self.source.classes)), truth.classes)
+        if tagged is not None and not tagged.any():
+            truth = Instances.from_label_map(np.zeros(sample.image.shape[1:], np.uint8))
+        failing = None
+        if sample.channels == DIES and labels is not None:
+            failing = np.asarray(sample.image[0, :, :]) == DIE_FAILS
+        self.evidence.add(
+            Inspection(
+                id=sample.id,
+                predicted=seen.objects,
+                truth=truth,
+                drawn=sample.truth is not None,
+                labels=labels,
+                foreground=seen.foreground,
+                failing=failing,
+                ignore=sample.ignore,
+                spacing_um=sample.spacing_um,
+                kind=sample.kind,
+            )
+        )
 
     @property
     def plain(self) -> bool:
         """Whether label maps are compared, not objects: no class, no overlap, one layer."""
         recipe = self.model.segmenter.recipe
-        return self.layers == 1 and not (recipe.evaluate.by_class or recipe.head.overlapping)
+        asked = recipe.evaluate
+        as_objects = asked.by_class or asked.defects or asked.labels or recipe.head.overlapping
+        return self.layers == 1 and not as_objects
 
     @property
     def layers(self) -> int:
         """Number of layers that the model decodes."""
         return self.model.segmenter.make_maps.layers
 
-    def predicted(self, sample: Sample, entry: Entry) -> Array | Instances:
+    def seen(self, sample: Sample, entry: Entry) -> _Seen:
         """Return what the model sees in a sample: a label map where `plain`, else objects.
 
-        With ``out`` it comes from a run folder, which is left there or was there already.
+        An image without drawn truth has objects always. With ``out`` all comes from a run
+        folder, which is left there or was there already.
         """
         diameter = object_diameter(sample) if self.true_diameter else self.options.diameter_px
         group = self.ranges.get(entry.group)
+        plain = self.plain and sample.truth is not None
         if self.out is None:
             made = segment(self.model.segmenter, sample, diameter_px=diameter, intensity=group)
-            return made.labels[0] if self.plain else made.instances()
+            ranked = self.evidence.looking.defects
+            return _Seen(
+                made.labels[0] if plain else made.instances(),
+                made.foreground if ranked else None,
+            )
         folder = self.out / entry.id
         record = describe(
             self.model,
@@ -220,13 +314,28 @@ class _Scoring:
         if run is None:
             task = Task(sample, record, diameter_px=diameter, intensity=group)
             run = run_task(self.model, task, folder, options=self.options)
-        return self.stored(run)
+        return self.stored(run, plain=plain)
 
-    def stored(self, run: Run) -> Array | Instances:
-        """Return what a run folder holds, as `predicted`."""
+    def stored(self, run: Run, *, plain: bool) -> _Seen:
+        """Return what a run folder holds, as `seen`."""
         names = [f"layer{n}" for n in range(self.layers)] if self.layers > 1 else ["objects"]
         planes = [open_label_plane(run.folder / LABEL_STORE, name) for name in names]
         labels = np.stack([np.asarray(plane[:, :]) for plane in planes])
-        if self.plain:
-            return np.asarray(labels[0])
-        return table_instances(labels, table=run.objects, class_names=self.model.segmenter.classes)
+        if plain:
+            return _Seen(np.asarray(labels[0]), None)
+        classes = self.model.segmenter.classes
+        objects = table_instances(labels, table=run.objects, class_names=classes)
+        ranked = self.evidence.looking.defects
+        return _Seen(objects, _stored_foreground(run.folder, objects.shape) if ranked else None)
+
+
+def _stored_foreground(folder: Path, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """Return the foreground quanta ``(L, H, W)`` of a run in source pixels, None without maps."""
+    if not (folder / MAPS).exists():
+        return None
+    store = existing_store(folder / MAPS)
+    sy, sx = read_record(folder)["grid"]["scale"]
+    grid = Grid((sy, sx), store.shape, shape)
+    whole = ((0, 0), store.shape)
+    layers = [store.window(layer, whole).foreground for layer in range(store.layers)]
+    return np.stack([labels_to_source(layer, grid) for layer in layers])

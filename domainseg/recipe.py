@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -248,15 +249,46 @@ class InstanceRules(Section):
 class Evaluate(Section):
     """What an evaluation looks at.
 
+    An image that has a label and no drawn truth is always scored by its label, which wants
+    the classes of the data to be those of the model.
+
     Attributes:
         part: part of the split that is scored.
         by_class: match objects within their class too, and report each class.
+        defects: report which objects were found and which calls are false, outlines, pixels
+            and images ranked by probability: for objects that are thin, tiny or rare.
+        labels: report which classes images show, of images with drawn truth too.
+        tolerance_px: with ``defects``, how far beside an object a call may lie, px.
+        min_cover: with ``defects``, share of an object that calls must cover to find it, and
+            of a call that must lie on objects not to be false.
+        size_bins_px: with ``defects``, lower ends of the sizes (diameter of the circle of
+            the same area) that recall is reported by; the last has no upper end.
+        false_calls_per_mpx: with ``defects``, where recall is read off the free-response
+            curve.
+        boundary_px: with ``defects``, tolerance of outlines, null = .75 % of the diagonal.
         seed: of the bootstrap that gives the intervals.
     """
 
     part: Literal["train", "val", "test", "all"] = "test"
     by_class: bool = False
+    defects: bool = False
+    labels: bool = False
+    tolerance_px: Annotated[float, Field(ge=0)] = 2.0
+    min_cover: Annotated[float, Field(gt=0, le=1)] = 0.1
+    size_bins_px: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 4, 8, 16, 32, 64)
+    false_calls_per_mpx: tuple[Annotated[float, Field(ge=0)], ...] = (0.1, 1.0, 10.0)
+    boundary_px: Annotated[float, Field(ge=0)] | None = None
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _bins_rise(self) -> Self:
+        bins = self.size_bins_px
+        if any(high <= low for low, high in pairwise(bins)):
+            raise ValueError(
+                f"found size_bins_px {', '.join(f'{one:g}' for one in bins)}, wanted numbers "
+                "that rise; sort them"
+            )
+        return self
 
 
 class Report(Section):

@@ -61,6 +61,8 @@ class Segmentation:
     Attributes:
         labels: int32 ``(L, H, W)``, 0 background, numbered over all layers; a number is
             missing where an object of the model grid fell between the image's pixels.
+        foreground: uint8 ``(L, H, W)``, quantum of the foreground of the nearest pixel of
+            the model grid.
         decoded: class, score and layer of each label (row i is label i + 1), with areas and
             boxes on the model grid.
         grid: the model grid.
@@ -70,6 +72,7 @@ class Segmentation:
     """
 
     labels: NDArray[np.int32]
+    foreground: NDArray[np.uint8]
     decoded: Decoded
     grid: Grid
     intensity: Range
@@ -446,9 +449,13 @@ def segment(
         warnings.append(tiling_shows(blind))
     maps = forward_maps(segmenter.make_maps, plane, segmenter.lattice)
     decoded = decode(maps, decode_options(recipe, segmenter.classes))
-    labels = np.stack([labels_to_source(layer, plane.grid) for layer in decoded.labels])
+    labels, foreground = (
+        np.stack([labels_to_source(layer, plane.grid) for layer in layers])
+        for layers in (decoded.labels, maps.foreground)
+    )
     return Segmentation(
         labels,
+        foreground,
         decoded,
         plane.grid,
         plane.intensity,

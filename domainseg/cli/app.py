@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from domainseg import __version__
-from domainseg.cli import data, looking, tiles
+from domainseg.cli import data, looking, scoring, tiles
 from domainseg.cli.options import Device, DiameterPx, Precision, Select, SpacingUm, selection
-from domainseg.cli.screen import Meter, RunMeter, fail, say, show_table, warn
+from domainseg.cli.screen import Meter, RunMeter, fail, say, warn
 from domainseg.errors import DomainsegError, InputError, UsageError, sentence
 
 if TYPE_CHECKING:
@@ -225,90 +225,7 @@ def _say_run(run_: Run) -> None:
         warn(f"{run_.image}: {warning}")
 
 
-@app.command()
-def evaluate(
-    model: Annotated[Path | None, typer.Argument(help="A model file.")] = None,
-    data_root: Annotated[
-        Path | None, typer.Argument(metavar="DATA", help="Folder of data.")
-    ] = None,
-    labels: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(metavar="PRED TRUTH", help="Score label images instead of a model."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Keep predictions here, to report on.")
-    ] = None,
-    change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change of the recipe, KEY=VALUE.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="train, val, test or all [the recipe's evaluate.part].")
-    ] = None,
-    kinds: Annotated[
-        Path | None, typer.Option(help="CSV with columns image and kind, for --labels.")
-    ] = None,
-    diameter_px: Annotated[
-        float | None, typer.Option(help="Median object diameter [the training's].")
-    ] = None,
-    true_diameter: Annotated[
-        bool, typer.Option("--true-diameter", help="That of each image's annotated objects.")
-    ] = False,
-    restart: Annotated[bool, typer.Option(help="Replace results of other settings.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write every figure here.")] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-) -> None:
-    """Score a model on data with truth, or label images against label images."""
-    from domainseg.evaluate import evaluate_labels, evaluate_model, write_evaluation
-    from domainseg.runs import RunOptions
-
-    if (labels is None) == (model is None):
-        raise UsageError(
-            sentence(
-                "evaluate",
-                found="both a model and --labels" if labels else "neither a model nor --labels",
-                wanted="one of them",
-                fix="give MODEL DATA, or --labels PRED TRUTH",
-            )
-        )
-    idle: dict[str, object] = {"--kinds": kinds}
-    if labels is not None:
-        diameters = {"--diameter-px": diameter_px, "--true-diameter": true_diameter or None}
-        idle = {"-o": out, "--set": change, "--split": split, **diameters}
-    if asked := [name for name, value in idle.items() if value is not None]:
-        raise UsageError(
-            sentence(
-                "evaluate",
-                found=f"{asked[0]} {'with a model' if labels is None else 'with --labels'}",
-                wanted="options that take effect",
-                fix=f"drop {asked[0]}",
-            )
-        )
-    if labels is not None:
-        found = evaluate_labels(*labels, kinds=kinds)
-    else:
-        assert model is not None
-        options = RunOptions(
-            overrides=tuple(change or ()),
-            diameter_px=diameter_px,
-            restart=restart,
-            device=device,
-            precision=precision,
-        )
-        with Meter("image") as meter:
-            found = evaluate_model(
-                model,
-                data_root,
-                out=out,
-                part=split,
-                true_diameter=true_diameter,
-                options=options,
-                tell=meter.step,
-            )
-    show_table(*found.table())
-    if json is not None:
-        write_evaluation(found, json)
-        say(str(json))
+scoring.add_to(app)
 
 
 @app.command()

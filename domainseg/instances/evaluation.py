@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +22,22 @@ from domainseg.atomic import atomic_text
 from domainseg.errors import InputError, MissingInputError, sentence
 from domainseg.images import read_labels
 from domainseg.instances.label_folders import paired_labels, read_kinds
-from domainseg.instances.matching import THRESHOLDS, Metrics, Tally, mean_metrics, tally
+from domainseg.instances.matching import Tally, mean_metrics, tally
 from domainseg.instances.overlaps import overlap_classes, overlap_instances, overlap_maps
+from domainseg.instances.scores import Evaluation, ImageRow, Interval, Summary, nothing
 from domainseg.quality.bootstrap import mean_interval
 from domainseg.records import Array, Instances
 
-Interval = tuple[float, float]
+__all__ = [
+    "Evaluation",
+    "ImageRow",
+    "LabelPair",
+    "Summary",
+    "evaluate_labels",
+    "evaluate_pairs",
+    "mean_ap_difference",
+    "write_evaluation",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,114 +59,19 @@ class LabelPair:
     ignore: NDArray[np.bool_] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRow:
-    """The scores of one image."""
-
-    id: str
-    kind: str | None
-    tally: Tally
-    metrics: Metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The scores of several images together.
-
-    Attributes:
-        name: the kind or class they have in common, or "all".
-        images: how many there are; of a class, those where it occurs on either side.
-        tally: the sums over the images.
-        mean: the mean of each ratio over the images, each of equal weight.
-        pooled: the ratios of ``tally``.
-        mean_ap_interval: 95 % bootstrap interval of ``mean.mean_ap`` over images;
-            NaN where none was asked for or fewer than two images are there.
-    """
-
-    name: str
-    images: int
-    tally: Tally
-    mean: Metrics
-    pooled: Metrics
-    mean_ap_interval: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What `evaluate_pairs` found.
-
-    Attributes:
-        images: one row per image, sorted by id.
-        all: every image together.
-        kinds: one summary per kind, sorted by name; an image without a kind is in ``all`` only.
-        classes: one summary per class that occurs, in the order of the class names,
-            objects matched within the class only; empty where no class was named.
-        class_mean: mean of the pooled ratios over ``classes``, or None.
-    """
-
-    images: tuple[ImageRow, ...]
-    all: Summary
-    kinds: tuple[Summary, ...] = ()
-    classes: tuple[Summary, ...] = ()
-    class_mean: Metrics | None = None
-
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Return the header and the rows of a plain table: kinds, all, then classes.
-
-        AP and mean AP are means over images; F1 (at IoU .5), PQ, AJI and Dice are pooled.
-        """
-        summaries = (*self.kinds, self.all, *self.classes)
-        return TABLE_HEADER, [_table_row(summary) for summary in summaries]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values in a fixed order of keys; what is not known is None."""
-        return {
-            "thresholds": list(THRESHOLDS),
-            "all": _summary_json(self.all),
-            "kinds": {summary.name: _summary_json(summary) for summary in self.kinds},
-            "classes": {summary.name: _summary_json(summary) for summary in self.classes},
-            "class_mean": None if self.class_mean is None else _metrics_json(self.class_mean),
-            "images": [
-                {
-                    "id": row.id,
-                    "kind": row.kind,
-                    "counts": _counts_json(row.tally),
-                    **_metrics_json(row.metrics),
-                }
-                for row in self.images
-            ],
-        }
-
-
-TABLE_HEADER = (
-    "images of",
-    "images",
-    "objects",
-    "AP .5",
-    "AP .75",
-    "AP .5-.9",
-    "F1",
-    "PQ",
-    "AJI",
-    "Dice",
-    "missed",
-    "false",
-    "merged",
-    "split",
-)
-
-
 def evaluate_pairs(
     pairs: Iterable[LabelPair],
     *,
     class_names: Sequence[str] | None = None,
     rng: np.random.Generator | None = None,
+    may_be_none: bool = False,
 ) -> Evaluation:
     """Return the scores of ``pairs``, which are taken one at a time and not kept.
 
     With ``class_names`` both sides of every pair must be `Instances`, and objects
     are scored within their class as well. With ``rng`` the summaries carry
-    bootstrap intervals.
+    bootstrap intervals. ``may_be_none`` is for what has other scores as well: of no pair
+    the ratios are then NaN.
 
     Raises:
         InputError: for no pair at all, two of one id, different sizes, what cannot
@@ -180,7 +94,7 @@ def evaluate_pairs(
         if class_names is not None:
             for index, one in _tallies_by_class(pair, len(class_names)):
                 by_class.setdefault(index, []).append(one)
-    if not rows:
+    if not rows and not may_be_none:
         raise MissingInputError(
             sentence(
                 "evaluation",
@@ -343,6 +257,8 @@ def _evaluation(
 
 
 def _summary(name: str, tallies: Sequence[Tally], rng: np.random.Generator | None) -> Summary:
+    if not tallies:
+        return nothing(name)
     total = sum(tallies, Tally())
     metrics = [one.metrics() for one in tallies]
     interval = (math.nan, math.nan)
@@ -356,48 +272,3 @@ def _summary(name: str, tallies: Sequence[Tally], rng: np.random.Generator | Non
         pooled=total.metrics(),
         mean_ap_interval=interval,
     )
-
-
-def _table_row(summary: Summary) -> tuple[str, ...]:
-    mean, pooled, total = summary.mean, summary.pooled, summary.tally
-    at_half, at_three_quarters = (mean.ap[THRESHOLDS.index(t)] for t in (0.5, 0.75))
-    means = (at_half, at_three_quarters, mean.mean_ap)
-    ratios = (*means, pooled.f1, pooled.pq, pooled.aji, pooled.dice)
-    wrong = (total.counts[0].missed, total.counts[0].false, total.merged, total.split)
-    return (
-        summary.name,
-        str(summary.images),
-        str(total.truths),
-        *(f"{ratio:.3f}" for ratio in ratios),
-        *map(str, wrong),
-    )
-
-
-def _summary_json(summary: Summary) -> dict[str, Any]:
-    return {
-        "images": summary.images,
-        "counts": _counts_json(summary.tally),
-        "mean": _metrics_json(summary.mean),
-        "pooled": _metrics_json(summary.pooled),
-        # NaN has no word in JSON.
-        "mean_ap_interval": [None if math.isnan(end) else end for end in summary.mean_ap_interval],
-    }
-
-
-def _counts_json(total: Tally) -> dict[str, int]:
-    at_half = total.counts[0]
-    return {
-        "objects": total.truths,
-        "predicted": total.predictions,
-        "matched": at_half.matched,
-        "missed": at_half.missed,
-        "false": at_half.false,
-        "merged": total.merged,
-        "split": total.split,
-    }
-
-
-def _metrics_json(metrics: Metrics) -> dict[str, Any]:
-    return {field.name: getattr(metrics, field.name) for field in fields(Metrics)} | {
-        "ap": list(metrics.ap)
-    }
