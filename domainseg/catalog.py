@@ -10,6 +10,7 @@ from domainseg.loaders.kaggle_nuclei import KaggleNuclei
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.mixedwm38 import MixedWM38
 from domainseg.loaders.scenes import Scenes
+from domainseg.loaders.wafer_maps import WaferMaps
 from domainseg.loaders.wafers import Wafers
 from domainseg.loaders.wm811k import WM811K
 from domainseg.models.fcn import FCN
@@ -20,7 +21,7 @@ from domainseg.models.heads.pattern import PatternHead
 from domainseg.models.heads.semantic import SemanticHead
 from domainseg.models.unet import UNet
 
-Loader = KaggleNuclei | MaskFolder | MixedWM38 | Scenes | Wafers | WM811K
+Loader = KaggleNuclei | MaskFolder | MixedWM38 | Scenes | WaferMaps | Wafers | WM811K
 Model = FCN | FPN | UNet
 Head = BoundaryHead | HeightHead | PatternHead | SemanticHead
 

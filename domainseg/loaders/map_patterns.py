@@ -77,7 +77,7 @@ class MapLook:
     aspect: float = 1.0
     background: tuple[float, float] = (0.15, 0.23)
     background_none: tuple[float, float] = (0.01, 0.2)
-    density: tuple[float, float] = (0.92, 1.0)
+    density: tuple[float, float] = (0.95, 1.0)
     edge_fails: tuple[float, float] = (0.0, 0.0)
     unevenness: float = 0.0
     clutter: float = 0.0

@@ -113,11 +113,11 @@ def _ragged_blob(rng: Draw, wafer: Wafer) -> Strike:
     """Center: a blob near the centre, often with a wide soft rim."""
     at = place(0.12 * np.sqrt(rng.random()), any_angle(rng))
     size = max(log_uniform(rng, 0.13, 0.52), 1.9 / wafer.per_radius)
-    long = rng.uniform(1.0, 1.5)
+    long = rng.uniform(1.0, 1.3)
     inside = blob(
         wafer, at, (size * long, size / long), turned=any_angle(rng), lobes=lobes_of(rng, 0.2)
     )
-    soft = 1.0 + rng.random() * 0.9 * size * wafer.per_radius
+    soft = 1.0 + rng.random() * 0.7 * size * wafer.per_radius
     return Strike(falling(inside, wafer, over=soft, frayed=rng.uniform(0.2, 0.9)))
 
 

@@ -19,6 +19,7 @@ from domainseg.loaders.kaggle_nuclei import KaggleNuclei
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.mixedwm38 import MixedWM38
 from domainseg.loaders.scenes import Scenes
+from domainseg.loaders.wafer_maps import WaferMaps
 from domainseg.loaders.wafers import Wafers
 from domainseg.loaders.wm811k import WM811K
 from domainseg.models.heads.head import Truth
@@ -175,11 +176,16 @@ def _wm811k(root: Path) -> WM811K:
     return WM811K()
 
 
+def _wafer_maps(root: Path) -> WaferMaps:
+    return WaferMaps(train=1, val=0, test=0, none=0.0)
+
+
 MADE: dict[type, Callable[[Path], Any]] = {
     KaggleNuclei: _kaggle,
     MaskFolder: _mask_folder,
     MixedWM38: _mixedwm38,
     Scenes: _scenes,
+    WaferMaps: _wafer_maps,
     Wafers: _wafers,
     WM811K: _wm811k,
 }
