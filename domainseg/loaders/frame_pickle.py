@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from domainseg.errors import InputError, MissingInputError, sentence
 from domainseg.loaders.folder import some
 from domainseg.loaders.pickled_values import (
-    Inert,
     PickledArray,
     PickledText,
     PickledType,
@@ -90,7 +89,7 @@ def damage_named(path: Path) -> Iterator[None]:
         ) from error
 
 
-class _Frame(Inert):
+class _Frame:
     """Stands for ``pandas.DataFrame``; only its block manager is kept."""
 
     __slots__ = ("manager",)
@@ -103,7 +102,7 @@ class _Frame(Inert):
         self.manager = state
 
 
-class _Manager(Inert):
+class _Manager:
     """Stands for ``BlockManager``: the names of the columns, and blocks of some of them."""
 
     __slots__ = ("blocks", "names")
@@ -127,7 +126,7 @@ class _Manager(Inert):
         ]
 
 
-class _Block(Inert):
+class _Block:
     """Stands for a block: values ``(columns, rows)``, and which columns they are."""
 
     __slots__ = ("placement", "values")
@@ -157,7 +156,7 @@ class _Block(Inert):
         return {place: flat[i * rows : (i + 1) * rows] for i, place in enumerate(places)}
 
 
-class _Index(Inert):
+class _Index:
     """Stands for every kind of ``pandas.Index``; the names it holds, if any, are kept."""
 
     __slots__ = ("data",)
@@ -212,7 +211,7 @@ def _type_for_alias(name: str) -> str:
     return name
 
 
-_ANY_PANDAS: Mapping[str, Any] = {
+PANDAS_NAMES: Mapping[str, Any] = {
     "ArrowStringArray": PickledText,
     "ArrowStringArrayNumpySemantics": PickledText,
     "BlockManager": _Manager,
@@ -231,9 +230,9 @@ _ANY_PANDAS: Mapping[str, Any] = {
     "_unpickle_block": _Call(_Block),
     "new_block": _Call(_Block),
 }
-"""Names of pandas, wherever a version of it keeps them: they stand for objects of ours."""
+"""Names of pandas, wherever a version of it keeps them, and what of ours stands for each."""
 
-_NAMES: Mapping[str, Any] = {
+NAMES: Mapping[str, Any] = {
     "__builtin__.bytearray": _Call(as_bytes),
     "__builtin__.bytes": _Call(as_bytes),
     "__builtin__.slice": _Call(slice),
@@ -254,6 +253,7 @@ _NAMES: Mapping[str, Any] = {
     "pyarrow.lib.py_buffer": _Call(as_bytes),
     "pyarrow.lib.type_for_alias": _Call(_type_for_alias),
 }
+"""The other names, in full."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -265,11 +265,11 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str, /) -> Any:
         """Return the stand-in of a name; nothing is imported."""
-        if (module == "pandas" or module.startswith("pandas.")) and name in _ANY_PANDAS:
-            return _ANY_PANDAS[name]
+        if (module == "pandas" or module.startswith("pandas.")) and name in PANDAS_NAMES:
+            return PANDAS_NAMES[name]
         full = f"{module}.{name}"
-        if full in _NAMES:
-            return _NAMES[full]
+        if full in NAMES:
+            return NAMES[full]
         raise InputError(
             sentence(
                 self._path,

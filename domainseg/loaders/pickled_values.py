@@ -1,7 +1,8 @@
 """What arrays, dtypes and text of a pickle stand for: inert, read on demand.
 
 Each class holds what the pickle said and computes nothing until it is asked; so a value
-that nobody asks for costs no more than its bytes.
+that nobody asks for costs no more than its bytes. Each has a ``__setstate__``: without one
+a pickle could set attributes of the class itself.
 """
 
 from __future__ import annotations
@@ -21,23 +22,7 @@ _WIDTHS = {"string": 4, "utf8": 4, "large_string": 8, "large_utf8": 8}
 """Bytes of an offset, by what Arrow calls its types of text."""
 
 
-class Sealed(type):
-    """The type of stand-ins: a pickle cannot set an attribute of them."""
-
-    def __setattr__(cls, name: str, value: object) -> None:
-        raise TypeError
-
-
-class Inert(metaclass=Sealed):
-    """A stand-in: a pickle that sets its state gets no further than ``__setstate__``."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        raise TypeError
-
-
-class PickledType(Inert):
+class PickledType:
     """Stands for ``numpy.dtype``: booleans, numbers, text, bytes or objects, and no records.
 
     Attributes:
@@ -60,7 +45,7 @@ class PickledType(Inert):
             self.dtype = np.dtype(order + self._code)
 
 
-class PickledArray(Inert):
+class PickledArray:
     """Stands for ``numpy.ndarray``.
 
     Attributes:
@@ -111,7 +96,7 @@ class PickledArray(Inert):
         return valid_text(flat).tolist() if flat.dtype.kind == "U" else flat
 
 
-class PickledText(Inert):
+class PickledText:
     """Stands for a column of text of its own type, in Arrow's layout or an array's."""
 
     __slots__ = ("_values",)
