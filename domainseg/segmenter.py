@@ -24,7 +24,7 @@ from domainseg.images.resample import Grid, grid_for, labels_to_source, resample
 from domainseg.instances.basins import Decoded, DecodeOptions, decode
 from domainseg.models.model_file import ModelCard, read_model
 from domainseg.recipe import Data, Recipe, recipe_from_json, require_classes, with_overrides
-from domainseg.records import Entry, Instances, Plane, Sample
+from domainseg.records import Entry, Instances, Maps, Plane, Sample
 from domainseg.sources import Source
 from domainseg.tiling.forward import UNIT, MapMaker, Precision, forward_maps
 from domainseg.tiling.grid import Lattice, tiles
@@ -438,6 +438,40 @@ def segment(
         InputError: the image does not fit the recipe.
     """
     begun = time.monotonic()
+    mapped = mapped_by(segmenter, sample, diameter_px=diameter_px, intensity=intensity)
+    made = segmentation_of(mapped, decode_options(segmenter.recipe, segmenter.classes))
+    return replace(made, seconds=time.monotonic() - begun)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """What the network sees in one image, before it is decoded.
+
+    Attributes:
+        maps: on the model grid.
+        grid: the model grid.
+        intensity: range that was mapped to [0, 1].
+        warnings: what was assumed, one sentence each.
+    """
+
+    maps: Maps
+    grid: Grid
+    intensity: Range
+    warnings: tuple[str, ...]
+
+
+def mapped_by(
+    segmenter: Segmenter,
+    sample: Sample,
+    *,
+    diameter_px: float | None = None,
+    intensity: Range | None = None,
+) -> Mapped:
+    """Return the maps of a sample's image; the arguments are those of `segment`.
+
+    Raises:
+        InputError: the image does not fit the recipe.
+    """
     recipe = segmenter.recipe
     warnings = []
     if recipe.data.diameter_px is not None and diameter_px is None:
@@ -448,18 +482,24 @@ def segment(
     if blind and len(tiles(plane.grid.model_shape, segmenter.lattice)) > 1:
         warnings.append(tiling_shows(blind))
     maps = forward_maps(segmenter.make_maps, plane, segmenter.lattice)
-    decoded = decode(maps, decode_options(recipe, segmenter.classes))
+    return Mapped(maps, plane.grid, plane.intensity, tuple(warnings))
+
+
+def segmentation_of(mapped: Mapped, options: DecodeOptions) -> Segmentation:
+    """Return the objects of an image's maps, in the image's own pixels."""
+    begun = time.monotonic()
+    decoded = decode(mapped.maps, options)
     labels, foreground = (
-        np.stack([labels_to_source(layer, plane.grid) for layer in layers])
-        for layers in (decoded.labels, maps.foreground)
+        np.stack([labels_to_source(layer, mapped.grid) for layer in layers])
+        for layers in (decoded.labels, mapped.maps.foreground)
     )
     return Segmentation(
         labels,
         foreground,
         decoded,
-        plane.grid,
-        plane.intensity,
-        tuple(warnings),
+        mapped.grid,
+        mapped.intensity,
+        mapped.warnings,
         time.monotonic() - begun,
     )
 
