@@ -190,6 +190,31 @@ def _joined(parts: Splits, added: Splits, name: str) -> Splits:
     )
 
 
+def entries_of(source: Source, part: str) -> tuple[Entry, ...]:
+    """Return the images of train, val, test or all.
+
+    Raises:
+        InputError: the part is empty.
+    """
+    splits = source.splits
+    chosen = {
+        "train": splits.train,
+        "val": splits.val,
+        "test": splits.test,
+        "all": (*splits.train, *splits.val, *splits.test),
+    }[part]
+    if not chosen:
+        raise InputError(
+            sentence(
+                "data",
+                found=f"no image in {part}",
+                wanted="at least one",
+                fix="name another part",
+            )
+        )
+    return chosen
+
+
 def map_classes(source: tuple[str, ...], mapping: Mapping[str, str | None] | None) -> ClassMap:
     """Return the class map of ``data.classes``; without one, every class keeps its name."""
     if mapping is None:

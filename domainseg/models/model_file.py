@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from torch import Tensor
 from domainseg.atomic import atomic_path
 from domainseg.errors import MissingInputError, ModelFileError, sentence
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the card; 1 had no ``tuned``, and is still read."""
 _KEY = "domainseg"
 
 
@@ -40,6 +41,8 @@ class ModelCard:
         data: facts of the training data (card, licence, citation) where known.
         scores: validation scores by name.
         versions: of the packages it was trained with.
+        tuned: how the rules of decoding were chosen: aim, part, what they find before and
+            after, calibration of the scores; empty where they are the recipe's own.
     """
 
     recipe: Mapping[str, Any]
@@ -54,6 +57,7 @@ class ModelCard:
     data: Mapping[str, Any]
     scores: Mapping[str, float]
     versions: Mapping[str, str]
+    tuned: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
@@ -130,6 +134,8 @@ def _card(path: Path, metadata: Mapping[str, str]) -> ModelCard:
         )
     values = json.loads(metadata[_KEY])
     wanted = {"schema", *(f.name for f in fields(ModelCard))}
+    if isinstance(values, dict) and values.get("schema") == 1 and "tuned" not in values:
+        values |= {"schema": SCHEMA, "tuned": {}}
     if not isinstance(values, dict) or set(values) != wanted or values.pop("schema") != SCHEMA:
         raise ModelFileError(
             sentence(
