@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from domainseg.allocator import keep_freed_memory
 from domainseg.errors import ModelFileError, RecipeError, sentence
-from domainseg.images.channels import as_channels
+from domainseg.images.channels import DIE_MAP, as_channels
 from domainseg.images.image import Image, Level
 from domainseg.images.levels import level_for, snapped_to_level
 from domainseg.images.normalise import Range, apply_range, measure_group_range, measure_range
@@ -151,7 +151,8 @@ def map_maker(
     if device.type == "cpu":
         keep_freed_memory()
     network = network.eval().to(device).to(memory_format=torch.channels_last)
-    return MapMaker(network, encode, head.layers(count), device, precision)
+    support = DIE_MAP.index("die") if recipe.data.channels == "die_map" else None
+    return MapMaker(network, encode, head.layers(count), device, precision, support=support)
 
 
 def open_segmenter(

@@ -220,6 +220,16 @@ def test_symmetries_see_each_window_in_eight_ways_and_turn_the_scores_back() -> 
     assert len(seen) == 8
 
 
+def test_where_the_channel_of_support_is_empty_nothing_is_seen() -> None:
+    made = replace(maker(nn.Conv2d(2, 1, 1)), support=1)
+    windows = np.random.default_rng(0).random((1, 2, 6, 6), np.float32)
+    free = replace(made, support=None)(windows).foreground
+    kept = made(windows).foreground
+    off = torch.from_numpy(windows[:, 1:] < 0.5)
+    assert off.any()
+    assert torch.equal(kept, torch.where(off, torch.tensor(-8.0), free))
+
+
 def test_scores_over_symmetries_turn_with_the_image() -> None:
     image = np.random.default_rng(4).random((1, 3, 24, 16), np.float32)
     network = convolutions(3)

@@ -18,6 +18,10 @@ from domainseg.tiling.grid import Lattice, core_in_window, covers, read_window, 
 Precision = Literal["fp32", "bf16"]
 UNIT = (0.0, 1.0)
 """Where what the network sees ends."""
+NOTHING_BELOW = 0.5
+"""Value of the channel of support below which nothing can be."""
+LEAST_LOGIT = -8.0
+"""The least that maps hold."""
 
 
 class MapTensors(Protocol):
@@ -51,6 +55,8 @@ class MapMaker:
         precision: ``bf16`` runs the network under autocast; maps are always made in float32.
         intensity: the range to apply to windows that come as they are stored; None for
             windows in [0, 1]. The result is that of `images.normalise.apply_range`, bit by bit.
+        support: index of the channel that is 0 where nothing can be, as off the dies of a wafer
+            map: where it is below a half, foreground is the least. None for no such channel.
         symmetries: 8 averages the scores over the symmetries of the square (turns by 90
             degrees and mirrors), at 8 times the cost; 1 runs the network once.
     """
@@ -62,14 +68,20 @@ class MapMaker:
     precision: Precision = "fp32"
     symmetries: Literal[1, 8] = 1
     intensity: Range | None = None
+    support: int | None = None
 
     @torch.inference_mode()
     def __call__(self, windows: NDArray[Any]) -> MapTensors:
         """Return the maps of windows ``(B, C, h, w)``, float32 or as `intensity` says."""
-        scores = self.scores(torch.from_numpy(windows))
+        images = self._prepared(torch.from_numpy(windows).to(self.device))
+        scores = self._averaged(images)
         # A caller may itself be under autocast; maps are float32 whoever asks.
         with torch.autocast(self.device.type, enabled=False):
-            return self.encode(scores)
+            made = self.encode(scores)
+            if self.support is not None:
+                off = images[:, self.support, None] < NOTHING_BELOW
+                made.foreground.masked_fill_(off, LEAST_LOGIT)
+            return made
 
     @torch.inference_mode()
     def scores(self, windows: Tensor) -> Tensor:
@@ -78,7 +90,9 @@ class MapMaker:
         With 8 symmetries each is undone before the scores are added up in float32, in one
         order, so that equal windows give equal bits.
         """
-        images = self._prepared(windows.to(self.device))
+        return self._averaged(self._prepared(windows.to(self.device)))
+
+    def _averaged(self, images: Tensor) -> Tensor:
         total = self._run(images)
         for turn in range(1, self.symmetries):
             total = total + _turned_back(self._run(_turned(images, turn)), turn)
