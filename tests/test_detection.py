@@ -264,6 +264,12 @@ def test_sizes_are_equivalent_diameters() -> None:
     found = summarise_detection([image], rule=RULE, size_bins_px=(0, 4, 8))
     assert [(one.truths, one.found) for one in found.sizes] == [(1, 1), (1, 0)]
     assert found.sizes[0].recall == 1.0
+    open_end = summarise_detection([image], rule=RULE, size_bins_px=(0, 4, math.inf))
+    scaled = replace(open_end, um_per_px=1000.0)
+    assert [row[0] for row in scaled.size_table()[1]] == [
+        "diameter 0 to 4000 um",
+        "diameter 4000 um or more",
+    ]
 
 
 def test_intervals_are_those_of_the_references() -> None:

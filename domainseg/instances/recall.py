@@ -128,6 +128,13 @@ class SizeBin:
         """Found / truths; NaN without a truth object."""
         return self.found / self.truths if self.truths else math.nan
 
+    def described(self, unit: str, scale: float) -> str:
+        """Return the bin in words, in a unit of which ``scale`` are a pixel."""
+        low, high = f"{self.low_px * scale:.4g}", f"{self.high_px * scale:.4g}"
+        if math.isinf(self.high_px):
+            return f"diameter {low} {unit} or more"
+        return f"diameter {low} to {high} {unit}"
+
     def to_json(self, um_per_px: float | None) -> dict[str, Any]:
         """Return plain JSON values; an end that is open is None."""
         low_um, high_um = (
@@ -197,11 +204,7 @@ class Detection:
         """Return recall by size, and recall at the false calls that were asked for."""
         unit, scale = ("px", 1.0) if self.um_per_px is None else ("um", self.um_per_px)
         rows: list[tuple[str, ...]] = [
-            (
-                f"diameter {one.low_px * scale:.3g} to {one.high_px * scale:.3g} {unit}",
-                str(one.truths),
-                share(one.recall),
-            )
+            (one.described(unit, scale), str(one.truths), share(one.recall))
             for one in self.sizes
             if one.truths
         ]
