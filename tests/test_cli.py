@@ -313,7 +313,7 @@ class TestLooking:
         rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
         assert "scenes-unet" in rows["recipes"]
         assert rows["models"].split() == ["fcn,", "fpn,", "unet"]
-        assert rows["heads"].split() == ["boundary,", "height,", "semantic"]
+        assert rows["heads"].split() == ["boundary,", "height,", "pattern,", "semantic"]
 
     def test_a_recipe_is_checked_against_its_data(self, capsys: Said) -> None:
         assert run(["check", "scenes-unet", *TINY]) == 0

@@ -32,11 +32,13 @@ LAYERS = (
     (
         "train",
         "predict",
+        "predict_data",
         "redecode",
         "evaluate",
         "inspection",
         "survey",
         "preview",
+        "tune",
         "machine",
         "budget",
         "verify_tiling",

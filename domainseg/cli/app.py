@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from domainseg import __version__
-from domainseg.cli import data, looking, scoring, tiles
+from domainseg.cli import data, looking, scoring, tiles, tuning
 from domainseg.cli.options import Device, DiameterPx, Precision, Select, SpacingUm, selection
 from domainseg.cli.screen import Meter, RunMeter, fail, say, warn
 from domainseg.errors import DomainsegError, InputError, UsageError, sentence
 
 if TYPE_CHECKING:
     from domainseg.run_folder import Run
+    from domainseg.runs import RunOptions
 
 INTERRUPTED = 130
 INTERNAL = 5
@@ -139,8 +140,14 @@ def train(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model file.")],
-    images: Annotated[list[str], typer.Argument(help="Images, folders of images, or URLs.")],
     out: Out,
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Images, folders of images, or URLs.")
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder that the recipe's loader opens: one table for all."),
+    ] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change of the recipe, KEY=VALUE.")
     ] = None,
@@ -183,10 +190,22 @@ def predict(
         device=device,
         precision=precision,
     )
+    if (data_root is None) == (not images):
+        raise UsageError(
+            sentence(
+                "predict",
+                found="both images and --data" if images else "neither images nor --data",
+                wanted="one of them",
+                fix="give images, or --data FOLDER",
+            )
+        )
+    if data_root is not None:
+        _predict_data(model, data_root, out, options)
+        return
     with RunMeter() as meter:
         try:
             runs = segment(
-                model, images, out, options=options, tell=meter.image, tell_stage=meter.part
+                model, images or (), out, options=options, tell=meter.image, tell_stage=meter.part
             )
         except PartlyFailedError as error:
             for name, failure in error.failures:
@@ -194,6 +213,14 @@ def predict(
             raise
     for run_ in runs:
         _say_run(run_)
+
+
+def _predict_data(model: Path, data_root: Path, out: Path, options: RunOptions) -> None:
+    from domainseg.predict_data import predict_data
+
+    with Meter("image") as meter:
+        made = predict_data(model, data_root, out, options=options, tell=meter.step)
+    say(f"{made.folder}  {made.images} images, {made.objects} objects")
 
 
 @app.command()
@@ -226,6 +253,7 @@ def _say_run(run_: Run) -> None:
 
 
 scoring.add_to(app)
+tuning.add_to(app)
 
 
 @app.command()

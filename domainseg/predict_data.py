@@ -1,0 +1,163 @@
+"""Many small images of one data set, read by the recipe's loader: one table for all of them.
+
+Wafer maps come by the ten thousand in one file; a folder each would be no help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from domainseg.atomic import atomic_path, make_folder
+from domainseg.errors import OutputError, sentence
+from domainseg.images.channels import DIE_MAP, as_channels
+from domainseg.instances.export import write_coco
+from domainseg.instances.measure import measure
+from domainseg.recipe import with_overrides
+from domainseg.records import Entry, Instances, Sample
+from domainseg.runs import Model, RunOptions, open_model
+from domainseg.segmenter import group_ranges, segment
+from domainseg.sources import Source, entries_of, open_source
+
+OBJECTS = "objects.parquet"
+IMAGES = "images.csv"
+COCO = "objects.coco.json"
+NOTHING = "None"
+"""Label of an image in which no object is found."""
+
+Tell = Callable[[int, int, str], None]
+"""Called with images done, images in all, and the name of the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataRun:
+    """What a run over a data set left.
+
+    Attributes:
+        folder: holds ``images.csv``, ``objects.parquet``, ``objects.csv``, ``objects.coco.json``.
+        images: number of images.
+        objects: number of objects.
+    """
+
+    folder: Path
+    images: int
+    objects: int
+
+
+@dataclass(slots=True)
+class _Found:
+    """Rows of the two tables, image after image."""
+
+    tables: list[pl.DataFrame] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+
+
+def predict_data(
+    model: Path | str,
+    data: Path | str,
+    out: Path | str,
+    *,
+    part: str = "all",
+    options: RunOptions | None = None,
+    tell: Tell = lambda _done, _total, _name: None,
+) -> DataRun:
+    """Find the objects in every image of a data set and write them to one folder.
+
+    ``data`` is the folder that the recipe's loader opens; ``part`` is train, val, test or
+    all. ``images.csv`` has a row an image: the classes found, joined by ``+`` or ``None``,
+    the highest score of each class, and of a wafer map its dies, those that fail, and the
+    share of these that lies in a pattern. ``objects.parquet`` is the table of `measure`; of
+    a wafer map ``intensity_mean_fail`` is the share of an object's dies that fail.
+    Each image is held whole, one at a time, and the table in memory.
+
+    Raises:
+        InputError: the data cannot be used.
+        OutputError: ``out`` holds files already, or cannot be written.
+    """
+    folder = Path(out)
+    options = options or RunOptions()
+    if folder.exists() and any(folder.iterdir()) and not options.restart:
+        raise OutputError(
+            sentence(
+                folder,
+                found="a folder with files in it",
+                wanted="a new or empty folder",
+                fix="choose another, or replace them with --restart",
+            )
+        )
+    opened = open_model(Path(model), options)
+    recipe = opened.segmenter.recipe
+    part = with_overrides(recipe, [f"evaluate.part={part}"]).evaluate.part
+    section = recipe.data.model_copy(update={"root": str(data), "also": ()})
+    source = open_source(recipe.model_copy(update={"data": section}))
+    entries = entries_of(source, part)
+    make_folder(folder)
+    found = _Found()
+    made = _objects(opened, source, entries, found, tell)
+    write_coco(folder / COCO, made, class_names=opened.segmenter.classes)
+    objects = pl.concat(found.tables) if found.tables else pl.DataFrame()
+    with atomic_path(folder / OBJECTS) as partial:
+        objects.write_parquet(partial)
+    for name, table in (("objects.csv", objects), (IMAGES, pl.DataFrame(found.images))):
+        with atomic_path(folder / name) as partial:
+            table.write_csv(partial)
+    return DataRun(folder, len(entries), objects.height)
+
+
+def _objects(
+    model: Model, source: Source, entries: tuple[Entry, ...], found: _Found, tell: Tell
+) -> Iterator[tuple[str, Instances]]:
+    """Yield the objects of each image; its rows go to ``found`` on the way."""
+    ranges = group_ranges(model.segmenter.recipe, source, entries)
+    for done, entry in enumerate(entries):
+        tell(done, len(entries), entry.id)
+        sample = source.load(entry)
+        objects = segment(model.segmenter, sample, intensity=ranges.get(entry.group)).instances()
+        found.tables.append(_measured(model, sample, objects))
+        found.images.append(_row(model.segmenter.classes, sample, objects))
+        yield sample.id, objects
+    tell(len(entries), len(entries), "")
+
+
+def _measured(model: Model, sample: Sample, objects: Instances) -> pl.DataFrame:
+    channels = model.segmenter.recipe.data.channels
+    view = as_channels(sample.image, sample.channels, wanted=channels, where=sample.id)
+    names = DIE_MAP if channels == "die_map" else sample.channels
+    return measure(
+        objects,
+        class_names=model.segmenter.classes,
+        image=view if channels == "die_map" else sample.image,
+        channels=names,
+        spacing_um=sample.spacing_um,
+        image_id=sample.id,
+    )
+
+
+def _row(classes: tuple[str, ...], sample: Sample, objects: Instances) -> dict[str, Any]:
+    """Return the row of an image."""
+    best = np.zeros(len(classes))
+    np.maximum.at(best, objects.classes, objects.scores)
+    present = [name for index, name in enumerate(classes) if (objects.classes == index).any()]
+    row: dict[str, Any] = {
+        "image": sample.id,
+        "labels": "+".join(present) or NOTHING,
+        "objects": len(objects),
+        **{f"score_{name}": float(score) for name, score in zip(classes, best, strict=True)},
+    }
+    if sample.channels == ("die",):
+        dies = np.asarray(sample.image[0])
+        fails = dies == 2
+        inside = np.zeros(dies.shape, bool)
+        for y, x, length in objects.runs:
+            inside[y, x : x + length] = True
+        row |= {
+            "dies": int((dies > 0).sum()),
+            "failing_dies": int(fails.sum()),
+            "failing_share_in_patterns": float(inside[fails].mean()) if fails.any() else None,
+        }
+    return row
