@@ -98,7 +98,7 @@ def _pit(rng: np.random.Generator, scenery: Scenery, places: Points) -> Iterator
 def _residue(rng: np.random.Generator, scenery: Scenery, places: Points) -> Iterator[Shape]:
     look = scenery.look
     radius = 0.5 * scenery.px(rng, look.residue_um, least=2.0)
-    edge = outline(rng, radius, elongation=1.2, irregularity=2.0 * look.irregularity)
+    edge = outline(rng, radius, elongation=1.2, irregularity=1.3 * look.irregularity)
     seed = int(rng.integers(1 << 40))
     for y, x in places.tolist():
         yield blob((y, x), edge, dome=0.4, grain=_TEXTURED, grain_seed=seed)

@@ -194,7 +194,8 @@ def _in_street(v: Any, u: Any, half: Any, pitch: Any, street: Any) -> float:
     """Return the grey of a street: test structures are squares along its middle, in groups."""
     away_v, away_u = min(v, pitch[0] - v), min(u, pitch[1] - u)
     along = u if away_v < away_u else v
-    if np.floor(along / (17.0 * street)) % 3.0 != 0.0:
+    # None where streets cross, and none in two of three groups.
+    if max(away_v, away_u) < 2.0 * street or np.floor(along / (17.0 * street)) % 3.0 != 0.0:
         return STREET
     away = min(away_v, away_u)
     square = _share(away - half[0], away + half[0], -0.4 * street, 0.4 * street)
