@@ -32,7 +32,7 @@ from domainseg.results import LABEL_STORE, TABLE
 from domainseg.run_folder import MAPS, Run, finished, read_record
 from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task, sample_sha256
 from domainseg.segmenter import group_ranges, object_diameter, segment
-from domainseg.sources import Source, annotated, labelled, open_source, truth_labels
+from domainseg.sources import Source, annotated, entries_of, labelled, open_source, truth_labels
 from domainseg.tiling.store import existing_store
 
 __all__ = ["evaluate_labels", "evaluate_model", "write_evaluation"]
@@ -94,7 +94,7 @@ def evaluate_model(
     source = open_source(_unsplit(recipe) if recipe.evaluate.part == "all" else recipe)
     _require_classes(opened, source)
     folder = None if out is None else Path(out)
-    entries = _part(source, recipe.evaluate.part)
+    entries = entries_of(source, recipe.evaluate.part, where="evaluate")
     ranges = group_ranges(recipe, source, entries)
     evidence = Evidence(_looking(recipe.evaluate, opened, source))
     scoring = _Scoring(opened, source, folder, options, ranges, true_diameter, evidence)
@@ -130,26 +130,6 @@ def _unsplit(recipe: Recipe) -> Recipe:
         return recipe
     whole = recipe.data.model_copy(update={"split": replace(split, val=0.0, test=0.0)})
     return recipe.model_copy(update={"data": whole})
-
-
-def _part(source: Source, part: str) -> tuple[Entry, ...]:
-    splits = source.splits
-    chosen = {
-        "train": splits.train,
-        "val": splits.val,
-        "test": splits.test,
-        "all": (*splits.train, *splits.val, *splits.test),
-    }[part]
-    if not chosen:
-        raise InputError(
-            sentence(
-                "evaluate",
-                found=f"no image in {part}",
-                wanted="at least one",
-                fix="name another part",
-            )
-        )
-    return chosen
 
 
 def _require_classes(model: Model, source: Source) -> None:

@@ -190,8 +190,8 @@ def _joined(parts: Splits, added: Splits, name: str) -> Splits:
     )
 
 
-def entries_of(source: Source, part: str) -> tuple[Entry, ...]:
-    """Return the images of train, val, test or all.
+def entries_of(source: Source, part: str, *, where: str = "data") -> tuple[Entry, ...]:
+    """Return the images of train, val, test or all; ``where`` is what an error names.
 
     Raises:
         InputError: the part is empty.
@@ -206,7 +206,7 @@ def entries_of(source: Source, part: str) -> tuple[Entry, ...]:
     if not chosen:
         raise InputError(
             sentence(
-                "data",
+                where,
                 found=f"no image in {part}",
                 wanted="at least one",
                 fix="name another part",
