@@ -9,6 +9,7 @@ from typing import get_args
 from domainseg.loaders.kaggle_nuclei import KaggleNuclei
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.mixedwm38 import MixedWM38
+from domainseg.loaders.rle_csv import RleCsv
 from domainseg.loaders.scenes import Scenes
 from domainseg.loaders.wafer_maps import WaferMaps
 from domainseg.loaders.wafers import Wafers
@@ -21,7 +22,7 @@ from domainseg.models.heads.pattern import PatternHead
 from domainseg.models.heads.semantic import SemanticHead
 from domainseg.models.unet import UNet
 
-Loader = KaggleNuclei | MaskFolder | MixedWM38 | Scenes | WaferMaps | Wafers | WM811K
+Loader = KaggleNuclei | MaskFolder | MixedWM38 | RleCsv | Scenes | WaferMaps | Wafers | WM811K
 Model = FCN | FPN | UNet
 Head = BoundaryHead | HeightHead | PatternHead | SemanticHead
 

@@ -84,10 +84,11 @@ def test_seventy_thousand_objects_keep_their_numbers(tmp_path: Path) -> None:
 
 def test_components_of_a_binary_mask_touch_at_corners(tmp_path: Path) -> None:
     mask = np.array([[255, 0, 0, 0, 9], [0, 255, 0, 0, 9], [0, 0, 0, 0, 0], [255, 0, 0, 0, 0]])
-    root = pair(tmp_path, labels=mask.astype(np.uint8))
+    root = pair(tmp_path, labels=np.where(mask > 0, 255, 0).astype(np.uint8))
     wanted = [[1, 0, 0, 0, 2], [0, 1, 0, 0, 2], [0, 0, 0, 0, 0], [3, 0, 0, 0, 0]]
     found = truth_of(only(MaskFolder(masks="binary"), root)).to_label_map()
     assert found.tolist() == wanted
+    pair(root, labels=mask.astype(np.uint8))
     soft = truth_of(only(MaskFolder(masks="binary", threshold=128), root)).to_label_map()
     assert (soft > 0).tolist() == (mask >= 128).tolist()
 
@@ -184,7 +185,8 @@ def test_an_image_without_a_label_is_refused(tmp_path: Path) -> None:
     write(pair(tmp_path) / "images/b.png", GREY)
     assert refusal(MissingInputError, MaskFolder(), tmp_path) == (
         f"{tmp_path}/images/b.png: found 1 image without a label: b, wanted a file of the same "
-        "name in labels; add the label, remove the image, or set labels_optional to predict only."
+        "name in labels; add the label, remove the image, set good_without_mask if such images "
+        "are good, or labels_optional to predict only."
     )
 
 
@@ -288,7 +290,7 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         MaskFolder(masks="semantic")
     assert str(caught.value) == (
         "classes: found none with masks: semantic, wanted a table of value to name with masks: "
-        "semantic, and none otherwise; change one of them."
+        "semantic or yolo_seg, and none otherwise; change one of them."
     )
     with pytest.raises(RecipeError) as caught:
         MaskFolder(group="plate")
@@ -300,7 +302,7 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         MaskFolder(images="all", labels="all")
     assert str(caught.value) == (
         "labels: found images and labels both named * in all, wanted names that tell them apart; "
-        "set label_suffix or another folder."
+        "set label_suffix, image_endings and label_endings, or another folder."
     )
 
 

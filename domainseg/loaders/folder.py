@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from domainseg.errors import InputError, MissingInputError, sentence
@@ -13,9 +13,9 @@ ENDINGS = (".ome.tif", ".ome.tiff", *FORMATS)
 """Of image and mask files; the longer ones first."""
 
 
-def bare(name: str) -> str:
-    """Return a file name or path without its image ending, unchanged if it has none."""
-    ending = next((e for e in ENDINGS if name.lower().endswith(e)), "")
+def bare(name: str, endings: Collection[str] = ENDINGS) -> str:
+    """Return a file name or path without its ending, unchanged if it has none of ``endings``."""
+    ending = next((e for e in endings if name.lower().endswith(e)), "")
     return name[: len(name) - len(ending)]
 
 
@@ -43,32 +43,37 @@ def files_by_id(
     folder: Path,
     suffix: str,
     *,
+    endings: Collection[str] = ENDINGS,
+    renames: Mapping[str, str] | None = None,
     skip_folders: Iterable[Path] = (),
     skip_suffixes: Iterable[str] = (),
 ) -> dict[str, Path]:
-    """Return the image files below ``folder`` whose bare name ends with ``suffix``, by id.
+    """Return the files below ``folder`` whose bare name ends with ``suffix``, by id.
 
-    The id is the path below the folder, with forward slashes, without ending and suffix.
-    Hidden files and folders are passed over, as are ``skip_folders`` and names that end with one of
-    ``skip_suffixes``.
+    The id is the path below the folder, with forward slashes, without ending and suffix, in
+    which the keys of ``renames`` are replaced by their values. Files with none of the
+    ``endings``, in any case, hidden files and folders are passed over, as are
+    ``skip_folders`` and names that end with one of ``skip_suffixes``.
 
     Raises:
         InputError: when two files have one id.
     """
     found: dict[str, Path] = {}
     others = tuple(other for other in skip_folders if folder in other.parents)
-    endings = tuple(skip_suffixes)
+    skipped = tuple(skip_suffixes)
     for path in sorted(folder.rglob("*")):
-        name = bare(path.name)
+        name = bare(path.name, endings)
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in place.parts)
         if hidden or name == path.name or not path.is_file():
             continue
-        if len(name) <= len(suffix) or not name.endswith(suffix) or name.endswith(endings):
+        if len(name) <= len(suffix) or not name.endswith(suffix) or name.endswith(skipped):
             continue
         if any(other in path.parents for other in others):
             continue
         key = place.with_name(name[: len(name) - len(suffix)]).as_posix()
+        for old, new in (renames or {}).items():
+            key = key.replace(old, new)
         if (other := found.setdefault(key, path)) != path:
             raise InputError(
                 sentence(

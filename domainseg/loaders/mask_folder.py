@@ -1,67 +1,104 @@
-"""Images beside their masks: one image file, one mask file of the same name.
+"""Images beside their masks: one image file, one mask or annotation file of the same name.
 
     images/plate1/a.tif   labels/plate1/a.png     id plate1/a
     a.jpg  a_mask.png                             id a, with label_suffix: _mask
+    MT_Crack/Imgs/a.jpg  MT_Crack/Imgs/a.png      id MT_Crack/Imgs/a, with image_endings,
+                                                  label_endings and class_folders
 
 The id of an image is its path below the image folder without ending and suffix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage import measure
 
-from domainseg.errors import InputError, MissingInputError, RecipeError, sentence
+from domainseg.errors import MissingInputError, sentence
 from domainseg.images import open_image, read_labels
-from domainseg.loaders.folder import (
-    ENDINGS,
-    existing_folder,
-    files_by_id,
-    same_size,
-    some,
-    spacing_of,
+from domainseg.loaders import mask_options
+from domainseg.loaders.folder import ENDINGS, existing_folder, same_size, spacing_of
+from domainseg.loaders.index import indexed_entries
+from domainseg.loaders.mask_reading import POLYGON_ENDINGS, Edge, Reading, edges_of, of_folder
+from domainseg.loaders.masks import GOOD, Annotation, class_names, nothing
+from domainseg.loaders.pairing import (
+    Role,
+    files_of,
+    refuse_folders_without_masks,
+    refuse_lonely,
+    refuse_unlabelled,
 )
-from domainseg.loaders.index import indexed_entries, refuse_columns_without_index
-from domainseg.records import Array, Entry, Instances, Sample
+from domainseg.loaders.places import (
+    class_folder,
+    folder_columns,
+    folder_value,
+    groups_of,
+    is_folder_column,
+    left_out,
+)
+from domainseg.records import Entry, Sample
 
-BACKGROUND, IGNORE = "background", "ignore"
-"""Names in a class table that are no classes."""
+YOLO_NAMES = "classes"
+"""A list of class names that annotation tools leave beside YOLO files; it is no label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskFolder:
     """Images and masks in folders, nested as deep as they like.
 
+    An image without objects is *good*: its mask is empty, or one of the options below says
+    that it needs none. The tags of a sample are the sorted names of the classes in it, or
+    ``good``; a sample that nobody annotated has none.
+
+    The folders of an id are columns: ``folder_1``, ``folder_2`` and so on, ``folder`` for
+    all of them; a column of the index of the same name comes first.
+
     Attributes:
         name: of the layout.
         images: folder of the images, relative to the data's root; ``.`` for the root.
-        labels: folder of the masks; may be the images' own when ``label_suffix`` is set.
+        labels: folder of the masks; may be the images' own where suffix or ending tell
+            the two apart.
         image_suffix: what every image's name ends with, before its ending.
         label_suffix: what every mask's name ends with, before its ending.
+        image_endings: of the images, such as ``[.jpg]``; empty for all that can be read.
+        label_endings: of the masks, likewise.
+        label_renames: parts of a mask's path below its folder, and what stands there in
+            its image's path: ``{ground_truth/: test/}``.
         masks: ``labels``: every positive value is one object; ``binary``: every
             8-connected component is one; ``regions``: every 8-connected region of one
-            value is one; ``semantic``: values are classes, components are objects.
+            value is one; ``semantic``: values are classes, components are objects;
+            ``yolo_seg`` and ``labelme``: annotation files whose polygons are objects.
         threshold: smallest value that is foreground, with ``binary``; 128 for masks
-            with soft edges.
+            with soft edges. Without it a mask holds 0 and one other value.
         label_channel: channel of a colour mask that holds the values, None for grey masks.
-        classes: value to class name, with ``semantic``. The names ``background`` (0
-            unless said) and ``ignore`` are no classes.
+        classes: value to class name, with ``semantic`` and ``yolo_seg``. The names
+            ``background`` (0 unless said) and ``ignore`` are no classes.
+        label_names: label to class name, with ``labelme``; likewise.
         class_name: of the one class of the other kinds.
+        class_folders: folder to the class of all objects in it, null for good images,
+            which need no mask; one of an image's folders must be listed. It is the
+            entry's kind unless ``kind`` names a column.
+        good_without_mask: count images without a mask as good.
+        labels_optional: let images without a mask pass, to predict only.
         index: CSV with one row per image, relative to the root; its columns become
             the entries' columns.
         key: column of the index that holds the id, with or without an ending.
-        kind: column of the index to report results by.
-        group: column of the index that must not straddle a split (plate, patient).
+        kind: column to report results by.
+        group: column that must not straddle a split (plate, patient).
+        group_pattern: regular expression, searched in the id, whose first group must not
+            straddle a split.
+        group_gap: with ``group_pattern``, which then finds a number: numbers that follow
+            each other by at most this are one group (frames of one piece).
+        leave_out: ids to pass over; ``*`` and ``?`` stand for any text and any character.
         ignore: folder of masks whose pixels above 0 are left out, named as the
             images with ``ignore_suffix``; an image may have none.
         ignore_suffix: what every ignore mask's name ends with, before its ending.
-        labels_optional: let images without a mask pass, to predict only.
+        ignore_edges_px: rows or columns along the edges ``top``, ``bottom``, ``left`` and
+            ``right`` that are left out, such as the data bar of a microscope.
         spacing_um: pixel size of every image, overriding what the files say.
     """
 
@@ -70,48 +107,100 @@ class MaskFolder:
     labels: str = "labels"
     image_suffix: str = ""
     label_suffix: str = ""
-    masks: Literal["labels", "binary", "regions", "semantic"] = "labels"
-    threshold: int = 1
+    image_endings: tuple[str, ...] = ()
+    label_endings: tuple[str, ...] = ()
+    label_renames: dict[str, str] = field(default_factory=dict)
+    masks: Literal["labels", "binary", "regions", "semantic", "yolo_seg", "labelme"] = "labels"
+    threshold: int | None = None
     label_channel: int | None = None
     classes: dict[int, str] | None = None
+    label_names: dict[str, str] | None = None
     class_name: str = "object"
+    class_folders: dict[str, str | None] | None = None
+    good_without_mask: bool = False
+    labels_optional: bool = False
     index: str | None = None
     key: str = "image"
     kind: str | None = None
     group: str | None = None
+    group_pattern: str | None = None
+    group_gap: int | None = None
+    leave_out: tuple[str, ...] = ()
     ignore: str | None = None
     ignore_suffix: str = ""
-    labels_optional: bool = False
+    ignore_edges_px: dict[Edge, int] = field(default_factory=dict)
     spacing_um: float | tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if (self.masks == "semantic") != bool(self.classes):
-            raise RecipeError(
-                sentence(
-                    "classes",
-                    found=f"{'a table' if self.classes else 'none'} with masks: {self.masks}",
-                    wanted="a table of value to name with masks: semantic, and none otherwise",
-                    fix="change one of them",
-                )
+        mask_options.check_classes(self.masks, self.classes, self.label_names, self.class_folders)
+        mask_options.check_values(self.masks, self.threshold, self.ignore_edges_px)
+        mask_options.check_unmarked(self.good_without_mask, self.labels_optional)
+        mask_options.check_endings(self.image_endings, self.label_endings, self.masks)
+        mask_options.check_columns(self.index, self.kind, self.group)
+        mask_options.check_groups(self.group, self.group_pattern, self.group_gap)
+        mask_options.check_apart(self.roles["images"], self.roles["labels"])
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """How images, labels and ignore masks are told apart, by name."""
+        endings = (
+            (POLYGON_ENDINGS[self.masks],) if self.masks in POLYGON_ENDINGS else self.label_endings
+        )
+        found = [
+            Role(
+                name="images",
+                folder=self.images,
+                suffix=self.image_suffix,
+                endings=_lower(self.image_endings),
+            ),
+            Role(
+                name="labels",
+                folder=self.labels,
+                suffix=self.label_suffix,
+                endings=_lower(endings),
+                renames=self.label_renames,
+            ),
+        ]
+        if self.ignore is not None:
+            found.append(
+                Role(name="ignore", folder=self.ignore, suffix=self.ignore_suffix, endings=ENDINGS)
             )
-        refuse_columns_without_index(self.index, self.kind, self.group)
-        if self.label_suffix == self.image_suffix and self.labels == self.images:
-            raise RecipeError(
-                sentence(
-                    "labels",
-                    found=f"images and labels both named *{self.image_suffix} in {self.images}",
-                    wanted="names that tell them apart",
-                    fix="set label_suffix or another folder",
-                )
-            )
+        return {role.name: role for role in found}
+
+    @property
+    def table(self) -> Mapping[int, str] | Mapping[str, str] | None:
+        """Value or label to class name, None where masks hold objects of one class."""
+        return self.label_names if self.masks == "labelme" else self.classes
+
+    @property
+    def reading(self) -> Reading:
+        """How a mask or annotation file is read."""
+        return Reading(
+            masks=self.masks,
+            threshold=self.threshold,
+            label_channel=self.label_channel,
+            classes=self.classes,
+            label_names=self.label_names,
+        )
+
+    def owner_of(self, folder: str | None) -> str | None:
+        """Return the class of a class folder, None for good images."""
+        return None if folder is None else (self.class_folders or {})[folder]
+
+    def is_good(self, folder: str | None, *, marked: bool) -> bool:
+        """Tell whether an image is known to be good before a pixel is read."""
+        if folder is not None and self.owner_of(folder) is None:
+            return True
+        return self.good_without_mask and not marked
 
     def open(self, root: Path, *, select: Mapping[str, object] | None = None) -> Folder:
         """Return the data set below ``root``: files are paired, no pixel is read.
 
         Raises:
-            MissingInputError: when a folder or the index is missing, or no image is there.
-            InputError: when an image has no mask or a mask no image, two files share
-                an id, or the index does not name exactly the images.
+            MissingInputError: when a folder or the index is missing, no image is there, an
+                image has no mask or a mask no image, or a folder of defects has no masks.
+            InputError: when two files share an id, the index does not name exactly the
+                images, or an id has no class folder or group.
         """
         existing_folder(root, "data")
         images = self._files(root, "images")
@@ -120,71 +209,90 @@ class MaskFolder:
                 sentence(
                     root / self.images,
                     found="no image",
-                    wanted=f"files named *{self.image_suffix} with {', '.join(ENDINGS[2:])}",
+                    wanted=f"files named *{self.image_suffix} with "
+                    f"{', '.join(self.image_endings or ENDINGS[2:])}",
                     fix="check the folder and image_suffix",
                 )
             )
-        labels = self._files(root, "labels")
-        ignored = self._files(root, "ignore")
-        self._refuse_unpaired(images, labels, ignored)
-        index = None if self.index is None else root / self.index
-        entries = indexed_entries(
-            images.keys(), index, key=self.key, kind=self.kind, group=self.group
-        )
-        return Folder(self, entries, images, labels, ignored, dict(select or {}))
+        outside = left_out(images, self.leave_out)
+        kept = {name: path for name, path in images.items() if name not in outside}
+        labels, ignored = self._files(root, "labels"), self._files(root, "ignore")
+        for what, found in (("label", labels), ("ignore mask", ignored)):
+            refuse_lonely(kept, found, what, beside=outside)
+        folders = self._class_folders(kept)
+        self._refuse_unmarked(kept, labels, folders)
+        entries = [
+            self._placed(entry, folders.get(entry.id), marked=entry.id in labels)
+            for entry in self._listed(root, images)
+            if entry.id in kept
+        ]
+        grouped = self._grouped(entries)
+        return Folder(self, grouped, kept, labels, ignored, folders, dict(select or {}))
 
-    def _files(self, root: Path, role: Literal["images", "labels", "ignore"]) -> dict[str, Path]:
-        """Return the files of one role by id; the other roles' files are told apart."""
-        roles = {
-            "images": (self.images, self.image_suffix),
-            "labels": (self.labels, self.label_suffix),
-        }
-        if self.ignore is not None:
-            roles["ignore"] = (self.ignore, self.ignore_suffix)
-        if role not in roles or (
+    def _files(self, root: Path, role: str) -> dict[str, Path]:
+        """Return the files of one role by id; none where it has no folder and needs none."""
+        roles = self.roles
+        one = roles.pop(role, None)
+        if one is None or (
             role == "labels" and self.labels_optional and not (root / self.labels).is_dir()
         ):
             return {}
-        name, suffix = roles.pop(role)
-        folder = existing_folder(root / name, role)
-        return files_by_id(
-            folder,
-            suffix,
-            skip_folders=[root / other for other, _ in roles.values() if root / other != folder],
-            # In a shared folder the longest suffix decides: a_mask is not an image named a_mask.
-            skip_suffixes=[
-                end
-                for other, end in roles.values()
-                if root / other == folder and len(end) > len(suffix)
-            ],
+        found = files_of(root, one, roles.values())
+        if role == "labels" and self.masks == "yolo_seg":
+            found.pop(YOLO_NAMES, None)
+        return found
+
+    def _class_folders(self, names: Collection[str]) -> dict[str, str]:
+        """Return the class folder of each id, empty where folders name no classes."""
+        listed = self.class_folders
+        return {} if listed is None else {name: class_folder(name, listed) for name in names}
+
+    def _refuse_unmarked(
+        self, images: Mapping[str, Path], labels: Collection[str], folders: Mapping[str, str]
+    ) -> None:
+        """Raise when an image, or a folder of defects, lacks the masks that it must have."""
+        if self.labels_optional:
+            return
+        listed = self.class_folders or {}
+        defects = {folder for folder, name in listed.items() if name is not None}
+        refuse_folders_without_masks(folders, labels, defects)
+        if not self.good_without_mask:
+            bare_ids = {
+                name for name in images.keys() - labels if folders.get(name) in (None, *defects)
+            }
+            refuse_unlabelled(images, bare_ids, self.labels)
+
+    def _listed(self, root: Path, names: Collection[str]) -> tuple[Entry, ...]:
+        """Return the entries with what the index says of them."""
+        return indexed_entries(
+            names,
+            None if self.index is None else root / self.index,
+            key=self.key,
+            kind=None if is_folder_column(self.kind) else self.kind,
+            group=None if is_folder_column(self.group) else self.group,
         )
 
-    def _refuse_unpaired(
-        self, images: Mapping[str, Path], labels: Mapping[str, Path], ignored: Mapping[str, Path]
-    ) -> None:
-        """Raise when a mask has no image, or an image no mask that it must have."""
-        for role, found in (("label", labels), ("ignore mask", ignored)):
-            if lonely := found.keys() - images.keys():
-                raise MissingInputError(
-                    sentence(
-                        found[min(lonely)],
-                        found=f"{len(lonely)} {role}{'s' * (len(lonely) > 1)} without an image: "
-                        f"{some(lonely)}",
-                        wanted=f"an image for every {role}",
-                        fix=f"add the image or remove the {role}",
-                    )
-                )
-        bare_images = images.keys() - labels.keys()
-        if bare_images and not self.labels_optional:
-            raise MissingInputError(
-                sentence(
-                    images[min(bare_images)],
-                    found=f"{len(bare_images)} image{'s' * (len(bare_images) > 1)} without a "
-                    f"label: {some(bare_images)}",
-                    wanted=f"a file of the same name in {self.labels}",
-                    fix="add the label, remove the image, or set labels_optional to predict only",
-                )
-            )
+    def _placed(self, entry: Entry, folder: str | None, *, marked: bool) -> Entry:
+        """Return the entry with what its path and its files say of it."""
+        columns = {**folder_columns(entry.id), **entry.columns}
+        kind, group, tags = entry.kind, entry.group, entry.tags
+        if self.kind is not None and is_folder_column(self.kind):
+            kind = columns.get(self.kind) or folder_value(entry.id, self.kind)
+        elif self.kind is None and folder is not None:
+            kind = folder
+        if self.group is not None and is_folder_column(self.group):
+            group = columns.get(self.group) or folder_value(entry.id, self.group)
+        if self.is_good(folder, marked=marked):
+            tags = (GOOD,)
+        elif marked and (owner := self.owner_of(folder)) is not None:
+            tags = (owner,)
+        return replace(entry, columns=columns, kind=kind, group=group, tags=tags)
+
+    def _grouped(self, entries: Collection[Entry]) -> tuple[Entry, ...]:
+        if self.group_pattern is None:
+            return tuple(entries)
+        groups = groups_of([entry.id for entry in entries], self.group_pattern, self.group_gap)
+        return tuple(replace(entry, group=groups[entry.id]) for entry in entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,123 +304,73 @@ class Folder:
     images: Mapping[str, Path]
     labels: Mapping[str, Path]
     ignored: Mapping[str, Path]
+    folders: Mapping[str, str]
     select: Mapping[str, object]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the table."""
-        return class_names(self.options.classes) or (self.options.class_name,)
+        if (listed := self.options.class_folders) is not None:
+            return tuple(dict.fromkeys(name for name in listed.values() if name is not None))
+        return class_names(self.options.table) or (self.options.class_name,)
 
     def entries(self) -> tuple[Entry, ...]:
         """Return every image, sorted by id."""
         return self.listed
 
     def load(self, entry: Entry) -> Sample:
-        """Return the image with its mask; in memory, or lazy where it has no mask.
+        """Return the image with its mask; in memory, or lazy where nobody annotated it.
 
         Raises:
-            InputError: when a file is damaged, the sizes differ, or a mask holds what
-                cannot be a label or is not in the class table.
+            InputError: when a file is damaged, the sizes differ, a mask holds what cannot
+                be a label or is not in the class table, a mask in a class folder
+                contradicts the folder, or every pixel is to be ignored.
         """
         image = open_image(self.images[entry.id], select=self.select)
         size = (image.shape[1], image.shape[2])
-        truth = semantic = ignore = None
-        if entry.id in self.ignored:
-            ignore = read_labels(self.ignored[entry.id]) > 0
-            same_size(self.ignored[entry.id], ignore, size)
-        if entry.id in self.labels:
-            path = self.labels[entry.id]
-            values = _values(path, self.options.label_channel)
-            same_size(path, values, size)
-            truth, semantic, unsure = self._annotation(path, values)
-            ignore = unsure if ignore is None else ignore if unsure is None else ignore | unsure
+        marks = self._annotation(entry, size)
         return Sample(
             id=entry.id,
-            image=image if truth is None else image.read(),
+            image=image if marks is None else image.read(),
             channels=image.channels,
             spacing_um=spacing_of(self.options.spacing_um, image.spacing_um),
-            truth=truth,
-            semantic=semantic,
-            ignore=ignore,
+            truth=None if marks is None else marks.truth,
+            semantic=None if marks is None else marks.semantic,
+            ignore=self._ignore(entry, size, None if marks is None else marks.unsure),
+            tags=() if marks is None else marks.tags(self.classes),
             group=entry.group,
             kind=entry.kind,
         )
 
-    def _annotation(
-        self, path: Path, values: Array
-    ) -> tuple[Instances, Array | None, NDArray[np.bool_] | None]:
-        """Return the objects, the class of each pixel and the unsure pixels of a mask."""
+    def _annotation(self, entry: Entry, size: tuple[int, int]) -> Annotation | None:
+        """Return what is marked in an image, None when nobody looked."""
+        path, folder = self.labels.get(entry.id), self.folders.get(entry.id)
         options = self.options
-        if options.classes is not None:
-            semantic, unsure = semantic_of(path, values, options.classes)
-            return components(semantic), semantic, unsure if unsure.any() else None
-        if options.masks == "binary":
-            return components(values >= options.threshold), None, None
-        if options.masks == "regions":
-            return Instances.from_label_map(regions(values)), None, None
-        return Instances.from_label_map(values), None, None
+        if path is None:
+            return nothing(size) if options.is_good(folder, marked=False) else None
+        marks = options.reading.annotation(path, size)
+        if folder is None:
+            return marks
+        owner = options.owner_of(folder)
+        index = 0 if owner is None else self.classes.index(owner)
+        truth = of_folder(path, marks.truth, folder, owner=owner, index=index)
+        return replace(marks, truth=truth)
+
+    def _ignore(
+        self, entry: Entry, size: tuple[int, int], unsure: NDArray[np.bool_] | None
+    ) -> NDArray[np.bool_] | None:
+        """Return the pixels left out: of the ignore mask, the edges, and the mask itself."""
+        parts = [] if unsure is None else [unsure]
+        if (path := self.ignored.get(entry.id)) is not None:
+            masked = read_labels(path) > 0
+            same_size(path, masked, size)
+            parts.append(masked)
+        if any(self.options.ignore_edges_px.values()):
+            path = self.images[entry.id]
+            parts.append(edges_of(path, size, self.options.ignore_edges_px))
+        return np.logical_or.reduce(parts) if parts else None
 
 
-def class_names(table: Mapping[int, str] | None) -> tuple[str, ...]:
-    """Return the names of a class table that are classes, each once, in its order."""
-    names = dict.fromkeys((table or {}).values())
-    return tuple(name for name in names if name not in (BACKGROUND, IGNORE))
-
-
-def semantic_of(
-    path: Path, values: Array, table: Mapping[int, str]
-) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-    """Return class indices from 1 up (0 background) and where the table says to ignore.
-
-    Raises:
-        InputError: when ``values`` holds one that the table does not name.
-    """
-    names = class_names(table)
-    present, inverse = np.unique(values, return_inverse=True)
-    if unknown := set(present.tolist()) - set(table) - {0}:
-        raise InputError(
-            sentence(
-                path,
-                found=f"the value {min(unknown)}",
-                wanted=f"one of {', '.join(map(str, sorted({0, *table})))}",
-                fix="add it to classes or correct the mask",
-            )
-        )
-    called = [table.get(int(value), BACKGROUND) for value in present]
-    index = np.array([names.index(n) + 1 if n in names else 0 for n in called], np.int16)
-    unsure = np.array([name == IGNORE for name in called], bool)
-    inverse = inverse.reshape(values.shape)
-    return index[inverse], unsure[inverse]
-
-
-def regions(values: Array) -> Array:
-    """Return the 8-connected regions of one positive value, numbered from 1 up."""
-    label: Any = measure.label
-    return np.asarray(label(values, background=0, connectivity=2))
-
-
-def components(semantic: Array) -> Instances:
-    """Return one object per 8-connected component of one class; bool, or indices from 1 up."""
-    numbered = regions(semantic.astype(np.uint8) if semantic.dtype == bool else semantic)
-    owner = np.zeros(int(numbered.max(initial=0)) + 1, np.int16)
-    owner[numbered.ravel()] = semantic.ravel()
-    return Instances.from_label_map(
-        numbered, classes={i: int(owner[i]) - 1 for i in range(1, len(owner))}
-    )
-
-
-def _values(path: Path, channel: int | None) -> Array:
-    """Return the integers ``(H, W)`` of a mask, or of one channel of it."""
-    if channel is None:
-        return np.asarray(read_labels(path))
-    image = open_image(path)
-    if channel >= image.shape[0] or image.dtype.kind not in "ui":
-        raise InputError(
-            sentence(
-                path,
-                found=f"{image.shape[0]} channel{'s' * (image.shape[0] > 1)} of {image.dtype}",
-                wanted=f"integers in channel {channel}",
-                fix="correct label_channel",
-            )
-        )
-    return image[channel]
+def _lower(endings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return endings in lower case, all that can be read for none."""
+    return tuple(ending.lower() for ending in endings) or ENDINGS

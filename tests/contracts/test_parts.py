@@ -18,6 +18,7 @@ from domainseg import catalog
 from domainseg.loaders.kaggle_nuclei import KaggleNuclei
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.mixedwm38 import MixedWM38
+from domainseg.loaders.rle_csv import RleCsv
 from domainseg.loaders.scenes import Scenes
 from domainseg.loaders.wafer_maps import WaferMaps
 from domainseg.loaders.wafers import Wafers
@@ -148,6 +149,20 @@ def _kaggle(root: Path) -> KaggleNuclei:
     return KaggleNuclei()
 
 
+def _rle_csv(root: Path) -> RleCsv:
+    (root / "train_images").mkdir()
+    tifffile.imwrite(root / "train_images/a.tif", PIXELS)
+    rows = [f"a.tif,{label},{_runs_down(label == LABELS)}" for label in (1, 2)]
+    (root / "train.csv").write_text("\n".join(["ImageId,ClassId,EncodedPixels", *rows]))
+    return RleCsv(classes={"1": "pit", "2": "scratch"})
+
+
+def _runs_down(mask: Any) -> str:
+    """Return the runs of a mask down its columns, counted from 1."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.T.ravel(), [0]])))
+    return " ".join(f"{start + 1} {end - start}" for start, end in edges.reshape(-1, 2))
+
+
 def _scenes(root: Path) -> Scenes:
     return Scenes(train=1, val=0, test=0, height=48, width=40)
 
@@ -184,6 +199,7 @@ MADE: dict[type, Callable[[Path], Any]] = {
     KaggleNuclei: _kaggle,
     MaskFolder: _mask_folder,
     MixedWM38: _mixedwm38,
+    RleCsv: _rle_csv,
     Scenes: _scenes,
     WaferMaps: _wafer_maps,
     Wafers: _wafers,
@@ -214,7 +230,7 @@ def test_a_loader_opens_its_layout(part: Any, tmp_path: Path) -> None:
     assert set(sample.truth.classes.tolist()) <= set(range(len(dataset.classes)))
 
 
-@named((MaskFolder, KaggleNuclei))
+@named((MaskFolder, KaggleNuclei, RleCsv))
 def test_a_loader_gives_the_pixels_and_objects_of_its_files(part: Any, tmp_path: Path) -> None:
     dataset = MADE[part](tmp_path).open(tmp_path)
     sample = dataset.load(dataset.entries()[0])
