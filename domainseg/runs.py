@@ -364,6 +364,7 @@ def describe(
             "classes": list(card.classes),
             "scores": dict(card.scores),
             "training": dict(card.training),
+            "calibration": card.tuned.get("calibration"),
         },
         "area": None if area is None else area.to_record(),
         "recipe": recipe.to_json(),

@@ -39,6 +39,7 @@ LAYERS = (
         "survey",
         "preview",
         "tune",
+        "defects",
         "machine",
         "budget",
         "verify_tiling",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from domainseg import __version__
-from domainseg.cli import data, looking, scoring, tiles, tuning
+from domainseg.cli import data, defects, looking, scoring, tiles, tuning
 from domainseg.cli.options import Device, DiameterPx, Precision, Select, SpacingUm, selection
 from domainseg.cli.screen import Meter, RunMeter, fail, say, warn
 from domainseg.errors import DomainsegError, InputError, UsageError, sentence
@@ -254,6 +254,7 @@ def _say_run(run_: Run) -> None:
 
 scoring.add_to(app)
 tuning.add_to(app)
+defects.add_to(app)
 
 
 @app.command()

@@ -1,0 +1,116 @@
+"""A run's objects as defects: what is added, and to which rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from domainseg.defects import add_defects
+from domainseg.errors import InputError
+from domainseg.predict import predict
+from domainseg.quality.calibration import Calibration
+
+Draw = Callable[..., NDArray[np.int32]]
+Write = Callable[..., Path]
+FIXED = {"normalise": {"scope": "fixed", "fixed_low": 0.0, "fixed_high": 255.0}}
+
+
+@pytest.fixture
+def image(tmp_path: Path, discs: Draw) -> Path:
+    """Return a picture of two discs, of 200 on 10 and of 180 on 30, with pixels of 2 um."""
+    labels = discs((80, 120), (30, 30, 9), (50, 90, 10))
+    ground = np.where(np.arange(120) < 60, 10, 30)[None].repeat(80, 0)
+    values = np.select([labels == 1, labels == 2], [200, 180], ground).astype(np.uint8)
+    path = tmp_path / "field.tif"
+    tifffile.imwrite(path, values, resolution=(5000, 5000), resolutionunit="CENTIMETER")
+    return path
+
+
+def run_of(model: Path, image: Path, out: Path) -> Path:
+    (run,) = predict(model, [image], out)
+    return run.folder
+
+
+def grid_file(path: Path, name: str) -> Path:
+    grid: dict[str, Any] = {
+        "pitch_um": [100.0, 50.0],
+        "center_um": [0.0, 0.0],
+        "wafer_diameter_mm": 200.0,
+        "spacing_um": [2.0, 2.0],
+        "images": {name: {"wafer_center_px": [40.0, 60.0]}},
+    }
+    path.write_text(json.dumps(grid), encoding="utf-8")
+    return path
+
+
+def test_each_object_has_its_contrast_and_the_table_stays(
+    bright_model: Write, image: Path, tmp_path: Path
+) -> None:
+    folder = run_of(bright_model(data=FIXED), image, tmp_path / "out")
+    made = add_defects(folder)
+    before = pl.read_parquet(folder / "objects.parquet")
+    assert made.table.select(before.columns).equals(before)
+    name = before.columns[-1].rpartition("_")[2]
+    np.testing.assert_allclose(made.table[f"contrast_{name}"].to_numpy(), [190.0, 150.0])
+    assert made.table["confidence"].to_list() == [None, None]
+    assert pl.read_parquet(folder / "defects.parquet").equals(made.table)
+    assert (folder / "defects.csv").is_file()
+
+
+def test_a_die_grid_adds_places_with_y_up(bright_model: Write, image: Path, tmp_path: Path) -> None:
+    folder = run_of(bright_model(data=FIXED), image, tmp_path / "out")
+    made = add_defects(folder, die_grid=grid_file(tmp_path / "die_grid.json", "field"))
+    rows = made.table.select(
+        "wafer_x_um", "wafer_y_um", "die_x", "die_y", "die_xrel_um", "die_yrel_um"
+    ).rows()
+    # Centroids (30, 30) and (50, 90): 10 px above and below the centre, 30 left and right.
+    np.testing.assert_allclose(rows[0], (-60, 20, -2, 0, 40, 20), atol=1e-9)
+    np.testing.assert_allclose(rows[1], (60, -20, 1, -1, 10, 80), atol=1e-9)
+
+
+def test_scores_of_a_tuned_model_become_confidences(
+    bright_model: Write, image: Path, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    from domainseg.models.model_file import read_model, save_model
+
+    path = bright_model(data=FIXED)
+    card, weights = read_model(path)
+    fitted = Calibration("temperature", np.array([2.0]), np.array([-1.0]))
+    save_model(path, weights, replace(card, tuned={"calibration": fitted.to_json()}))
+    made = add_defects(run_of(path, image, tmp_path / "out"))
+    expected = fitted.apply(made.table["score"].to_numpy())
+    np.testing.assert_array_equal(made.table["confidence"].to_numpy(), expected)
+
+
+def test_the_grid_of_another_image_is_refused(
+    bright_model: Write, image: Path, tmp_path: Path
+) -> None:
+    folder = run_of(bright_model(data=FIXED), image, tmp_path / "out")
+    path = grid_file(tmp_path / "die_grid.json", "other")
+    with pytest.raises(InputError) as caught:
+        add_defects(folder, die_grid=path)
+    assert str(caught.value) == (
+        f"{path}: found the images other, wanted field, the image of the run; give the die "
+        "grid of this image."
+    )
+
+
+def test_another_image_is_refused(bright_model: Write, image: Path, tmp_path: Path) -> None:
+    folder = run_of(bright_model(data=FIXED), image, tmp_path / "out")
+    tifffile.imwrite(image, np.zeros((80, 120), np.uint8))
+    with pytest.raises(InputError) as caught:
+        add_defects(folder)
+    assert str(caught.value) == (
+        f"{image}: found another image than the one that was predicted, wanted the same file; "
+        "predict it again."
+    )
