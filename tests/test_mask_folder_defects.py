@@ -110,6 +110,12 @@ class TestClassFolders:
         assert (len(sample.truth), sample.tags, sample.kind) == (0, ("good",), "MT_Free")
         assert isinstance(sample.image, np.ndarray)
 
+    def test_good_is_another_word_for_null(self, tmp_path: Path) -> None:
+        tile(tile(tmp_path, "a/x", TWO), "b/y", None)
+        opened = tiles(class_folders={"a": "pit", "b": "good"}).open(tmp_path)
+        assert opened.classes == ("pit",)
+        assert load(opened, "b/y").tags == ("good",)
+
     def test_a_data_set_of_good_images_only_has_its_classes(self, tmp_path: Path) -> None:
         opened = tiles().open(tile(tmp_path, "MT_Free/Imgs/z", None))
         assert opened.classes == ("crack", "blowhole")
@@ -465,9 +471,9 @@ class TestGroups:
             "class_folders: found no class, wanted one folder of defects or more; add it.",
         ),
         (
-            {"class_folders": {"a": "pit", "b": "good"}},
-            "class_folders: found the class 'good', wanted names of classes, and null for good "
-            "images; write null or another name.",
+            {"class_folders": {"a": "pit", "b": "ignore"}},
+            "class_folders: found the class 'ignore', wanted names of classes, and null or good "
+            "for good images; write another name.",
         ),
         (
             {"masks": "labelme"},

@@ -39,6 +39,7 @@ from domainseg.loaders.places import (
     groups_of,
     is_folder_column,
     left_out,
+    owners,
 )
 from domainseg.records import Entry, Sample
 
@@ -79,9 +80,9 @@ class MaskFolder:
             ``background`` (0 unless said) and ``ignore`` are no classes.
         label_names: label to class name, with ``labelme``; likewise.
         class_name: of the one class of the other kinds.
-        class_folders: folder to the class of all objects in it, null for good images,
-            which need no mask; one of an image's folders must be listed. It is the
-            entry's kind unless ``kind`` names a column.
+        class_folders: folder to the class of all objects in it, null or ``good`` for good
+            images, which need no mask; one of an image's folders must be listed. It is
+            the entry's kind unless ``kind`` names a column.
         good_without_mask: count images without a mask as good.
         labels_optional: let images without a mask pass, to predict only.
         index: CSV with one row per image, relative to the root; its columns become
@@ -185,7 +186,7 @@ class MaskFolder:
 
     def owner_of(self, folder: str | None) -> str | None:
         """Return the class of a class folder, None for good images."""
-        return None if folder is None else (self.class_folders or {})[folder]
+        return owners(self.class_folders or {}).get(folder or "")
 
     def is_good(self, folder: str | None, *, marked: bool) -> bool:
         """Tell whether an image is known to be good before a pixel is read."""
@@ -253,8 +254,7 @@ class MaskFolder:
         """Raise when an image, or a folder of defects, lacks the masks that it must have."""
         if self.labels_optional:
             return
-        listed = self.class_folders or {}
-        defects = {folder for folder, name in listed.items() if name is not None}
+        defects = owners(self.class_folders or {})
         refuse_folders_without_masks(folders, labels, defects)
         if not self.good_without_mask:
             bare_ids = {
@@ -311,7 +311,7 @@ class Folder:
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the table."""
         if (listed := self.options.class_folders) is not None:
-            return tuple(dict.fromkeys(name for name in listed.values() if name is not None))
+            return tuple(dict.fromkeys(owners(listed).values()))
         return class_names(self.options.table) or (self.options.class_name,)
 
     def entries(self) -> tuple[Entry, ...]:

@@ -8,9 +8,9 @@ from domainseg.errors import RecipeError, sentence
 from domainseg.loaders.folder import ENDINGS
 from domainseg.loaders.index import refuse_columns_without_index
 from domainseg.loaders.mask_reading import Edge
-from domainseg.loaders.masks import BACKGROUND, GOOD, IGNORE, class_names
+from domainseg.loaders.masks import BACKGROUND, IGNORE, class_names
 from domainseg.loaders.pairing import Role
-from domainseg.loaders.places import compiled, is_folder_column
+from domainseg.loaders.places import compiled, is_folder_column, owners
 
 
 def check_classes(
@@ -52,18 +52,18 @@ def _check_folders(masks: str, folders: Mapping[str, str | None]) -> None:
             wanted="masks: labels, binary or regions",
             fix="change one of them",
         )
-    names = [name for name in folders.values() if name is not None]
+    names = owners(folders).values()
     if not names:
         raise _refused(
             "class_folders", found="no class", wanted="one folder of defects or more", fix="add it"
         )
     for name in names:
-        if name in (GOOD, BACKGROUND, IGNORE):
+        if name in (BACKGROUND, IGNORE):
             raise _refused(
                 "class_folders",
                 found=f"the class {name!r}",
-                wanted="names of classes, and null for good images",
-                fix="write null or another name",
+                wanted="names of classes, and null or good for good images",
+                fix="write another name",
             )
 
 

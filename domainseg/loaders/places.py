@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 
 from domainseg.errors import InputError, MissingInputError, RecipeError, sentence
+from domainseg.loaders.masks import GOOD
 
 
 def folder_columns(name: str) -> dict[str, str]:
@@ -62,6 +63,11 @@ def class_folder(name: str, folders: Collection[str]) -> str:
             )
         )
     return found[0]
+
+
+def owners(folders: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the class folders that hold defects, without those of good images."""
+    return {folder: name for folder, name in folders.items() if name is not None and name != GOOD}
 
 
 def left_out(names: Collection[str], patterns: Collection[str]) -> frozenset[str]:
