@@ -36,6 +36,8 @@ VERBS = (
     "decode",
     "verify-tiling",
     "evaluate",
+    "tune",
+    "defects",
     "report",
     "demo",
     "data",
