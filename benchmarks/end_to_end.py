@@ -37,10 +37,11 @@ from numpy.typing import NDArray
 
 from domainseg.images import open_image
 from domainseg.images.channels import as_channels
+from domainseg.model_plane import model_plane
 from domainseg.predict import predict
 from domainseg.records import Sample
 from domainseg.runs import RunOptions
-from domainseg.segmenter import model_plane, open_segmenter
+from domainseg.segmenter import open_segmenter
 from domainseg.tiling.forward import stack_windows
 from domainseg.tiling.grid import tiles
 

@@ -13,7 +13,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from domainseg.segmenter import model_plane, open_segmenter
+from domainseg.model_plane import model_plane
+from domainseg.segmenter import open_segmenter
 from domainseg.sources import annotated, open_source
 from domainseg.tiling.halo import (
     HALO_STRIDES,

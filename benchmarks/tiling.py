@@ -46,8 +46,9 @@ from numpy.typing import NDArray
 
 from domainseg.images import open_image
 from domainseg.loaders.scenes import Scenes
+from domainseg.model_plane import ModelPlane, model_plane
 from domainseg.records import Array, Maps, Plane, Sample, quantise_height, quantise_logit
-from domainseg.segmenter import ModelPlane, Segmenter, model_plane, open_segmenter
+from domainseg.segmenter import Segmenter, open_segmenter
 from domainseg.tiling.forward import MapMaker, MapTensors
 from domainseg.tiling.grid import Lattice, core_shape, tiles
 from domainseg.tiling.sensitivity import Setting, run_setting, untiled_maps

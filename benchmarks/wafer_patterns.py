@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from domainseg.evaluate import evaluate_model
 from domainseg.loaders.wafer_map import NO_PATTERN
+from domainseg.model_plane import model_plane
 from domainseg.models.model_file import read_card
 from domainseg.recipe import Recipe, recipe_from_json
 from domainseg.records import Entry
 from domainseg.runs import RunOptions
-from domainseg.segmenter import model_plane
 from domainseg.sources import Source, open_source
 
 BATCH = 64

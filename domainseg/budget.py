@@ -16,11 +16,12 @@ import torch
 from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, open_image
 from domainseg.images.normalise import Range
+from domainseg.model_plane import model_plane
 from domainseg.models.model_file import read_card
 from domainseg.recipe import Recipe, load_recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
 from domainseg.runs import RunOptions
-from domainseg.segmenter import choose_device, choose_precision, map_maker, model_plane
+from domainseg.segmenter import choose_device, choose_precision, map_maker
 from domainseg.sources import open_source
 from domainseg.tiling.grid import Lattice, tiles
 from domainseg.tiling.plan import GPU_QUEUES, MB, QUEUES, WorkPlan, plan_work

@@ -26,12 +26,13 @@ from domainseg.instances.evaluation import (
 )
 from domainseg.instances.evidence import Evidence, Inspection, Looking
 from domainseg.instances.export import join_objects, table_instances
+from domainseg.model_plane import group_ranges, object_diameter
 from domainseg.recipe import Evaluate, Recipe, with_overrides
 from domainseg.records import Array, Entry, Instances, Sample
 from domainseg.results import LABEL_STORE, TABLE
 from domainseg.run_folder import MAPS, Run, finished, read_record
 from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task, sample_sha256
-from domainseg.segmenter import group_ranges, object_diameter, segment
+from domainseg.segmenter import segment
 from domainseg.sources import Source, annotated, entries_of, labelled, open_source, truth_labels
 from domainseg.tiling.store import existing_store
 

@@ -28,12 +28,12 @@ from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected, Regions, read_regions
 from domainseg.images.tissue import find_tissue
 from domainseg.instances.export import join_objects
+from domainseg.model_plane import group_range, levels_read
 from domainseg.records import Sample
 from domainseg.results import TABLE
 from domainseg.run_folder import PROGRESS, RECORD, Run, finished
 from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task
 from domainseg.runs import Tell as TellStage
-from domainseg.segmenter import group_range, levels_read
 
 Tell = Callable[[int, int, str], None]
 """Called with images done, images in all, and the name of the next."""

@@ -18,10 +18,11 @@ from domainseg.errors import OutputError, sentence
 from domainseg.images.channels import DIE_MAP, as_channels
 from domainseg.instances.export import write_coco
 from domainseg.instances.measure import measure
+from domainseg.model_plane import group_ranges
 from domainseg.recipe import with_overrides
 from domainseg.records import Entry, Instances, Sample
 from domainseg.runs import Model, RunOptions, open_model
-from domainseg.segmenter import group_ranges, segment
+from domainseg.segmenter import segment
 from domainseg.sources import Source, entries_of, open_source
 
 OBJECTS = "objects.parquet"

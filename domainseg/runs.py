@@ -21,6 +21,7 @@ from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, image_sha256
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
+from domainseg.model_plane import model_plane
 from domainseg.models.model_file import ModelCard, model_sha256
 from domainseg.records import Sample
 from domainseg.results import write_results
@@ -38,7 +39,6 @@ from domainseg.segmenter import (
     Segmenter,
     decode_options,
     diameter_assumed,
-    model_plane,
     open_segmenter,
     tiling_shows,
 )
@@ -269,6 +269,7 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
             "grid": {"scale": list(plane.grid.scale_yx)},
             "intensity": as_json(plane.intensity),
             "objects": found.objects,
+            "links": found.links,
             "objects_per_class": {n: found.per_class.get(n, 0) for n in segmenter.classes},
             "warnings": list(warnings),
         },

@@ -18,9 +18,9 @@ from domainseg.errors import InputError, OutputError, sentence
 from domainseg.images.channels import as_channels
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.splits import PARTS
+from domainseg.model_plane import model_plane, object_diameter
 from domainseg.recipe import Recipe, load_recipe, recipe_from_json
 from domainseg.records import Entry, Sample
-from domainseg.segmenter import model_plane, object_diameter
 from domainseg.sources import Source, open_source, truth_labels
 from domainseg.training.augment import Augmentation
 

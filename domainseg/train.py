@@ -26,19 +26,17 @@ from domainseg.images.resample import labels_to_source, resample_labels
 from domainseg.instances.basins import decode
 from domainseg.instances.matching import tally
 from domainseg.instances.overlaps import overlap_instances, overlap_maps
+from domainseg.model_plane import ModelPlane, group_ranges, model_plane
 from domainseg.models.model_file import ModelCard, read_card, save_model
 from domainseg.models.network import whole_window_layers
 from domainseg.recipe import Recipe, with_overrides
 from domainseg.records import Entry, Maps, Sample
 from domainseg.segmenter import (
-    ModelPlane,
     Segmenter,
     choose_device,
     choose_precision,
     decode_options,
-    group_ranges,
     map_maker,
-    model_plane,
     segment,
 )
 from domainseg.sources import Source, annotated, labelled, open_source, truth_labels

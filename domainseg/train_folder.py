@@ -12,11 +12,11 @@ from domainseg.atomic import atomic_text, make_folder
 from domainseg.errors import InputError, OutputError, sentence
 from domainseg.images.normalise import Range
 from domainseg.images.resample import Grid, resample_labels
+from domainseg.model_plane import ModelPlane, median_diameter, model_plane, object_diameter
 from domainseg.models.heads.head import Truth
 from domainseg.recipe import Recipe, load_recipe, with_overrides
 from domainseg.records import Sample
 from domainseg.run_folder import difference
-from domainseg.segmenter import ModelPlane, median_diameter, model_plane, object_diameter
 from domainseg.sources import Source, annotated, labelled, presence, truth_labels
 from domainseg.training.prepared import Places, Prepared, find_places, save_planes
 

@@ -15,6 +15,7 @@ from domainseg.instances.basins import DecodeOptions
 from domainseg.instances.detection import DetectionRule, detect
 from domainseg.instances.matching import match
 from domainseg.instances.overlaps import overlap_instances
+from domainseg.model_plane import group_ranges
 from domainseg.models.model_file import read_model, save_model
 from domainseg.quality.calibration import (
     Calibration,
@@ -35,13 +36,7 @@ from domainseg.quality.tuning import (
 from domainseg.recipe import Recipe, with_overrides
 from domainseg.records import Instances, Sample
 from domainseg.runs import Model, RunOptions, open_model
-from domainseg.segmenter import (
-    Mapped,
-    decode_options,
-    group_ranges,
-    mapped_by,
-    segmentation_of,
-)
+from domainseg.segmenter import Mapped, decode_options, mapped_by, segmentation_of
 from domainseg.sources import Source, annotated, entries_of, labelled, open_source
 
 THRESHOLDS = (0.15, 0.25, 0.35, 0.45, 0.5, 0.55, 0.65, 0.75, 0.85)

@@ -14,9 +14,10 @@ import numpy as np
 from domainseg.atomic import atomic_text
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import image_sha256, open_image
+from domainseg.model_plane import ModelPlane, model_plane
 from domainseg.models.model_file import model_sha256
 from domainseg.records import Sample
-from domainseg.segmenter import ModelPlane, decode_options, model_plane, open_segmenter
+from domainseg.segmenter import decode_options, open_segmenter
 from domainseg.tiling.grid import Lattice
 from domainseg.tiling.halo import FLIP_TOLERANCE, PROBABILITY_TOLERANCE
 from domainseg.tiling.sensitivity import (

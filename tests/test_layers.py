@@ -23,6 +23,7 @@ LAYERS = (
         "recipe_errors",
         "recipe",
         "sources",
+        "model_plane",
         "segmenter",
         "results",
         "run_folder",

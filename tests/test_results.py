@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from domainseg import results, segmenter
+from domainseg import model_plane, results
 from domainseg.errors import OutputError, UsageError
 from domainseg.images.label_store import open_label_plane
 from domainseg.images.resample import Grid
@@ -170,7 +170,7 @@ def test_a_run_that_goes_on_does_not_measure_the_range_again(
         with pytest.raises(KeyboardInterrupt):
             predict(model, [tmp_path / "a.tif"], tmp_path / "out")
     with monkeypatch.context() as broken:
-        broken.setattr(segmenter, "measure_range", stop)
+        broken.setattr(model_plane, "measure_range", stop)
         (run,) = predict(model, [tmp_path / "a.tif"], tmp_path / "out")
     (whole,) = predict(model, [tmp_path / "a.tif"], tmp_path / "whole")
     assert (run.folder / "run.json").read_bytes() == (whole.folder / "run.json").read_bytes()

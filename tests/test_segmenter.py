@@ -15,19 +15,11 @@ from torch import nn
 
 from domainseg.errors import InputError, ModelFileError, RecipeError
 from domainseg.images.normalise import Range
+from domainseg.model_plane import group_range, group_ranges, model_plane, object_diameter
 from domainseg.models.model_file import read_model, save_model
 from domainseg.recipe import recipe_from_json
 from domainseg.records import Entry, Instances, Sample
-from domainseg.segmenter import (
-    choose_device,
-    choose_precision,
-    group_range,
-    group_ranges,
-    model_plane,
-    object_diameter,
-    open_segmenter,
-    segment,
-)
+from domainseg.segmenter import choose_device, choose_precision, open_segmenter, segment
 from domainseg.sources import ClassMap, Source
 from domainseg.tiling.forward import MapMaker, forward_maps
 from domainseg.tiling.grid import Lattice

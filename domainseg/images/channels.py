@@ -37,6 +37,11 @@ class DieMapView:
     where: str
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """The names of the two channels."""
+        return DIE_MAP
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """``(2, H, W)``."""
         return (len(DIE_MAP), int(self.plane.shape[1]), int(self.plane.shape[2]))
