@@ -87,7 +87,7 @@ def test_an_encoder_with_squeeze_and_excitation_is_named() -> None:
             "decoder_channels has 5 numbers, wanted one per level, that is 4",
         ),
         (lambda: FPN(depth=1), "depth is 1, wanted 2 to 5"),
-        (lambda: FPN(depth=3, finest=3), "finest is 3, wanted 1 to 2"),
+        (lambda: FPN(depth=3, finest=3), "finest is 3, wanted 0 to 2"),
         (lambda: FCN(depth=1), "depth is 1, wanted 2 to 5"),
         (lambda: FCN(depth=2, finest=0), "finest is 0, wanted 1 to 1"),
     ],
