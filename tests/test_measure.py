@@ -298,6 +298,8 @@ def test_turning_by_90_degrees_turns_the_orientation_and_nothing_else(labels: La
         name = column.name
         if name in shifted_by or name == "orientation_deg" or name.endswith(("_um", "_um2")):
             continue
+        if name in ("skeleton_length_px", "mean_width_px"):
+            continue  # noise has several longest paths; of scratches see test_skeleton.py
         if column.dtype == pl.Float64():
             np.testing.assert_allclose(there[name], here[name], rtol=1e-12, err_msg=name)
         else:
@@ -362,7 +364,7 @@ def test_tiles_merged_in_any_order_give_the_table_of_the_whole(
     halves = [part for part in (parts[:half], parts[half:]) if part]
     merged = merge_pieces([merge_pieces(part) for part in halves])
     assert_equal(
-        object_table(merged, shape=labels.shape, **options),
+        object_table(merged, runs_of_labels(labels), shape=labels.shape, **options),
         measure(labels, image=image, **options),
     )
 

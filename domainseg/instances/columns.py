@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-SCHEMA_VERSION = 1
-"""Changes when a column is renamed, removed or measured differently."""
+SCHEMA_VERSION = 2
+"""Changes when a column is added, renamed, removed or measured differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,14 @@ OBJECT_COLUMNS: tuple[Column, ...] = (
     *_lengths("perimeter", "Crofton perimeter from four directions, holes included"),
     *_lengths("length", "largest caliper (Feret) diameter of the pixels' areas"),
     *_lengths("width", "smallest caliper (Feret) diameter of the pixels' areas"),
+    *_lengths(
+        "skeleton_length",
+        "length of the centre line along the longest path inside the object, from end to end of "
+        "its pixels, branches and gaps left out, summed over its parts; null unless at least 3 "
+        "times the mean width (in pixels), for circularity in pixels above 0.75 and for areas "
+        "above 4194304 px",
+    ),
+    *_lengths("mean_width", "area over skeleton length; null where that is"),
     *_lengths("axis_major", "long axis of the ellipse of the same second moments"),
     *_lengths("axis_minor", "short axis of the ellipse of the same second moments"),
     Column(

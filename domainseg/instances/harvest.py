@@ -23,12 +23,12 @@ from domainseg.instances.object_files import ROWS, ObjectFiles
 from domainseg.instances.object_rows import Scene, object_rows
 from domainseg.instances.pieces import AREA, Pieces, find_pieces, merge_pieces, select_pieces
 from domainseg.instances.runs import (
-    ObjectRuns,
     crop_runs,
     move_runs,
     runs_of_labels,
     runs_of_parts,
     select_runs,
+    split_runs,
 )
 from domainseg.instances.spill import Spill
 from domainseg.instances.tile_graph import Box
@@ -104,7 +104,7 @@ def reap(
         classes=classes[at],
         scores=scores[at],
     )
-    return Sheaf(core, rows, select_pieces(pieces, ~whole), _parts(select_runs(runs, ~whole)))
+    return Sheaf(core, rows, select_pieces(pieces, ~whole), split_runs(select_runs(runs, ~whole)))
 
 
 class Harvest:
@@ -269,11 +269,3 @@ def _inside(inner: NDArray[np.int64], outer: NDArray[np.int64]) -> NDArray[np.bo
     low = inner[:, 0] >= outer[..., 0, :]
     high = inner[:, 1] <= outer[..., 1, :]
     return np.asarray(low.all(axis=1) & high.all(axis=1), np.bool_)
-
-
-def _parts(objects: ObjectRuns) -> dict[int, NDArray[np.int32]]:
-    """Return the runs by label, int32; an object may have none in a core that it only touches."""
-    runs = objects.runs.astype(np.int32)
-    spans = zip(objects.ids.tolist(), pairwise(objects.offsets.tolist()), strict=True)
-    # Copies, so that what is held of an object does not hold the rest of its tile.
-    return {label: runs[low:high].copy() for label, (low, high) in spans if high > low}

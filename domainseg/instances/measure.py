@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from domainseg.errors import InputError, sentence
+from domainseg.instances.centre_lines import long_lines, may_be_long
 from domainseg.instances.columns import INTENSITIES, table_columns
 from domainseg.instances.pieces import (
     AREA,
@@ -29,7 +30,16 @@ from domainseg.instances.pieces import (
     find_pieces,
     merge_pieces,
 )
-from domainseg.instances.runs import check_label_map, runs_of_instances, runs_of_labels
+from domainseg.instances.runs import (
+    ObjectRuns,
+    check_label_map,
+    move_runs,
+    runs_of_instances,
+    runs_of_labels,
+    runs_of_parts,
+    select_runs,
+    split_runs,
+)
 from domainseg.instances.shapes import Shapes, find_shapes
 from domainseg.records import Array, Instances, Plane, Spacing
 
@@ -85,13 +95,16 @@ def measure(
     names = _channel_names(image, channels, shape, where)
     quanta = np.zeros(0) if image is None else intensity_quanta(image, where=where)
     if isinstance(objects, Instances):
-        pieces = _pieces_of_instances(objects, image, quanta)
+        runs = _runs_of_instances(objects)
+        pieces = find_pieces(runs, core=objects.shape, image=image, quanta=quanta)
         classes = objects.classes if classes is None else classes
         scores = objects.scores if scores is None else scores
     else:
         pieces = _pieces_of_labels(objects, image, quanta, where)
+        runs = _runs_of_some(objects, pieces, may_be_long(pieces))
     return object_table(
         pieces,
+        runs,
         shape=shape,
         classes=classes,
         scores=scores,
@@ -138,6 +151,7 @@ def intensity_quanta(image: Plane, *, where: str = "image") -> NDArray[np.float6
 
 def object_table(
     pieces: Pieces,
+    runs: ObjectRuns,
     *,
     shape: tuple[int, int],
     classes: ArrayLike | None = None,
@@ -151,7 +165,8 @@ def object_table(
 ) -> pl.DataFrame:
     """Return the table of merged pieces, one row each, in their order.
 
-    ``shape`` is the whole image's ``(H, W)``; the rest is as in `measure`.
+    ``runs`` are those of the objects, at least of all that `may_be_long` names, in px of the
+    image; ``shape`` is the whole image's ``(H, W)``; the rest is as in `measure`.
     """
     count = len(pieces)
     (y0, x0), (y1, x1) = pieces.boxes[:, 0].T, pieces.boxes[:, 1].T
@@ -173,6 +188,12 @@ def object_table(
         shapes = find_shapes(pieces, scale=_checked(spacing_um))
         columns |= _shape_columns(shapes, "um")
     columns["area_px"] = pieces.counts[:, AREA]
+    lines = long_lines(pieces, runs, spacing_um=spacing_um)
+    columns["skeleton_length_px"] = lines[:, 0]
+    columns["mean_width_px"] = columns["area_px"] / lines[:, 0]
+    if spacing_um is not None:
+        columns["skeleton_length_um"] = lines[:, 1]
+        columns["mean_width_um"] = columns["area_um2"] / lines[:, 1]
     columns |= _intensity_columns(pieces, channels)
     wanted = table_columns(channels)
     # NaN is how arrays say that there is no value (an axis of a square).
@@ -240,9 +261,7 @@ def _pieces_of_labels(
     return merge_pieces(parts)
 
 
-def _pieces_of_instances(
-    instances: Instances, image: Plane | None, quanta: NDArray[np.float64]
-) -> Pieces:
+def _runs_of_instances(instances: Instances) -> ObjectRuns:
     if max(instances.shape) > LONGEST_SIDE:
         raise InputError(
             sentence(
@@ -252,8 +271,23 @@ def _pieces_of_instances(
                 fix="measure it as tiles with find_pieces and merge_pieces",
             )
         )
-    runs = runs_of_instances(instances)
-    return find_pieces(runs, core=instances.shape, image=image, quanta=quanta)
+    return runs_of_instances(instances)
+
+
+def _runs_of_some(labels: Array, pieces: Pieces, wanted: NDArray[np.bool_]) -> ObjectRuns:
+    """Return the runs of the wanted objects of a label map, read from tiles their boxes meet."""
+    shape = (int(labels.shape[0]), int(labels.shape[1]))
+    ids, boxes = pieces.ids[wanted], pieces.boxes[wanted]
+    parts: dict[int, list[NDArray[np.int32]]] = {label: [] for label in ids.tolist()}
+    for rows, columns in _tiles(shape):
+        low, high = (rows.start, columns.start), (rows.stop, columns.stop)
+        meets = ((boxes[:, 0] < high) & (boxes[:, 1] > low)).all(axis=1)
+        if meets.any():
+            seen = runs_of_labels(labels[rows, columns])
+            seen = select_runs(seen, np.isin(seen.ids, ids[meets], assume_unique=True))
+            for label, runs in split_runs(move_runs(seen, origin=low, shape=shape)).items():
+                parts[label].append(runs)
+    return runs_of_parts(ids, list(parts.values()), shape=shape)
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterable[tuple[slice, slice]]:

@@ -59,6 +59,7 @@ def object_rows(
     """
     table = object_table(
         pieces,
+        runs,
         shape=scene.shape,
         classes=classes,
         scores=scores,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def runs_of_labels(labels: Array, *, where: str = "label map") -> ObjectRuns:
             a negative label or one beyond int64.
     """
     check_label_map(labels, where=where)
-    runs, values = _find_runs(labels)
+    runs, values = raster_runs(labels)
     ids, ranks = _ranked(values)
     offsets, runs = _grouped(runs, ranks, len(ids))
     return ObjectRuns(ids, runs, offsets, (int(labels.shape[0]), int(labels.shape[1])))
@@ -93,6 +94,14 @@ def select_runs(objects: ObjectRuns, keep: NDArray[np.bool_]) -> ObjectRuns:
         np.concatenate([[0], np.cumsum(lengths[keep])]).astype(np.int64),
         objects.shape,
     )
+
+
+def split_runs(objects: ObjectRuns) -> dict[int, NDArray[np.int32]]:
+    """Return the runs by id, int32 ``(n, 3)``, of the objects that have any."""
+    runs = objects.runs.astype(np.int32)
+    spans = zip(objects.ids.tolist(), pairwise(objects.offsets.tolist()), strict=True)
+    # Copies, so that what is held of an object does not hold the rest of its tile.
+    return {label: runs[low:high].copy() for label, (low, high) in spans if high > low}
 
 
 def slice_runs(objects: ObjectRuns, start: int, stop: int) -> ObjectRuns:
@@ -153,7 +162,7 @@ def check_label_map(labels: Array, *, where: str) -> None:
 
 
 @kernel
-def _find_runs(labels: Any) -> Any:
+def raster_runs(labels: Any) -> Any:
     """Return runs ``(R, 3)`` of equal positive labels and their labels, in raster order."""
     height, width = labels.shape
     count = 0
