@@ -234,6 +234,8 @@ class InstanceRules(Section):
         max_area_px: larger objects are dropped, null = none.
         min_score: objects with a lower mean foreground probability are dropped; likewise.
         fill_holes: fill holes that lie wholly inside one object.
+        link_px: class to the widest gap, px of the model grid, across which its objects
+            become one, after the filters; other classes are not linked, null = none is.
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -244,6 +246,7 @@ class InstanceRules(Section):
     max_area_px: PositiveInt | None = None
     min_score: Share | dict[str, Share] = 0.0
     fill_holes: bool = True
+    link_px: dict[str, Annotated[int, Field(ge=0, le=1024)]] | None = None
 
 
 class Evaluate(Section):
@@ -354,6 +357,18 @@ class Recipe(Section):
             return ((split or drawn) == "prominence",) * len(classes)
         require_classes("instances.split", split, classes)
         return tuple(split.get(name, drawn) == "prominence" for name in classes)
+
+    def links(self, classes: Sequence[str]) -> tuple[int | None, ...] | None:
+        """Return for each class the gap across which its objects become one; None for no class.
+
+        Raises:
+            RecipeError: ``instances.link_px`` names a class that is not one of ``classes``.
+        """
+        gaps = self.instances.link_px
+        if not gaps:
+            return None
+        require_classes("instances.link_px", gaps, classes)
+        return tuple(gaps.get(name) for name in classes)
 
     def to_yaml(self) -> str:
         """Return the recipe with every default written out."""

@@ -105,7 +105,7 @@ def decode_run(
                 tell=tell,
             )
             write_timings(target, {**found.seconds, "total_s": time.monotonic() - begun})
-            record["objects"] = found.objects
+            record["objects"], record["links"] = found.objects, found.links
             record["objects_per_class"] = {name: found.per_class.get(name, 0) for name in classes}
             end_folder(target, record)
     return Run(target, described["name"], found.objects, tuple(old["warnings"]))

@@ -75,12 +75,14 @@ class Found:
 
     Attributes:
         objects: rows of the table.
+        links: objects that there are fewer because some were linked.
         per_class: objects of each class name.
         warnings: what is missing and why, one sentence each.
         seconds: time of each stage.
     """
 
     objects: int
+    links: int
     per_class: Mapping[str, int]
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
@@ -163,7 +165,7 @@ def write_results(
         shutil.rmtree(scratch, ignore_errors=True)
     seconds["decode_s"] -= seconds["labels_s"] + seconds["measure_s"]
     warnings = () if coco else (f"no {COCO}: its masks cannot hold an image of 2^32 pixels",)
-    return Found(sum(per_class.values()), per_class, warnings, seconds)
+    return Found(sum(per_class.values()), decoded.links, per_class, warnings, seconds)
 
 
 def _write_label_store(job: _Job, tell: Tell) -> None:

@@ -28,6 +28,8 @@ Each layer is decoded alone.
    evidence. Objects that fail a filter become background after that, and leave
    no hole behind to be filled. The rest are numbered 1..N, layer after layer,
    by first pixel in raster order.
+8. *Links*, if asked for: objects of one class across a gap of so many pixels become one
+   object, and the numbers close up (``link``).
 
 Classes. Without ``merge_classes`` an object has one class, and a nucleus whose
 class map is mottled falls into pieces of one class each: right where classes
@@ -56,6 +58,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.errors import InputError, UsageError, sentence
+from domainseg.instances.link import Links, find_links
 from domainseg.instances.mosaic import ObjectFilter, join_tiles, numbers_of_nodes, write_labels
 from domainseg.instances.sums import (
     AREA,
@@ -76,6 +79,8 @@ from domainseg.records import HEIGHT_MAX, MAX_CLASSES, Maps, foreground_quantum
 
 Result = TypeVar("Result")
 
+MOST_GAP_PX = 1024
+"""The widest gap that is linked: blocks are read with such a margin."""
 _TILE_PX = 512  # the ranks of a tile and its context stay in a core's own cache
 
 
@@ -94,6 +99,8 @@ class DecodeOptions:
         max_area_px: area of the largest object, None for no limit.
         min_score: least mean foreground probability of an object, likewise.
         fill_holes: whether background wholly inside one object becomes part of it.
+        link_px: of each class the widest gap, in px, across which its objects are one, None
+            for none; None = no class.
 
     Raises:
         UsageError: when a number is outside its range.
@@ -107,6 +114,7 @@ class DecodeOptions:
     max_area_px: int | None = None
     min_score: float | tuple[float, ...] = 0.0
     fill_holes: bool = False
+    link_px: tuple[int | None, ...] | None = None
 
     def __post_init__(self) -> None:
         _require("threshold", self.threshold, 0 < self.threshold < 1, "between 0 and 1")
@@ -120,6 +128,9 @@ class DecodeOptions:
             least = int(max(*areas, 1))
             wanted = f"of {least} or more"
             _require("max_area_px", self.max_area_px, self.max_area_px >= least, wanted)
+        for gap in self.link_px or ():
+            if gap is not None:
+                _require("link_px", gap, 0 <= gap <= MOST_GAP_PX, f"from 0 to {MOST_GAP_PX}")
 
     def rules(self) -> DecodeRules:
         """Return the same in the integers that maps hold."""
@@ -154,6 +165,7 @@ class Decoded:
         boxes: int64 ``(N, 2, 2)``, ``[[y0, x0], [y1, x1]]`` half-open, px.
         centroids: float64 ``(N, 2)``, mean y and x of the pixel centres, px; the
             first pixel's centre is (0, 0).
+        links: objects that there are fewer because some were linked.
     """
 
     labels: NDArray[np.int32]
@@ -163,6 +175,7 @@ class Decoded:
     scores: NDArray[np.float32]
     boxes: NDArray[np.int64]
     centroids: NDArray[np.float64]
+    links: int = 0
 
 
 def decode(maps: Maps, options: DecodeOptions, *, tile_px: int | None = None) -> Decoded:
@@ -214,7 +227,33 @@ def decode_tiles(maps: Maps, options: DecodeOptions, cores: Sequence[Box]) -> De
             spread(partial(write_labels, out=labels[layer]), tiles, numbers)
             parts.append(mosaic.sums)
             count += len(mosaic.sums)
-    return _decoded(labels, parts)
+    decoded = _decoded(labels, parts)
+    return decoded if options.link_px is None else _linked(decoded, options.link_px)
+
+
+def _linked(decoded: Decoded, gaps: Sequence[int | None]) -> Decoded:
+    """Return the objects with those of one class linked across gaps, numbered anew."""
+    groups = [np.zeros(0, np.int64)]
+    before = behind = 0
+    for layer, plane in enumerate(decoded.labels):
+        count = int(np.count_nonzero(decoded.layers == layer))
+        classes = decoded.classes[before : before + count]
+        found = find_links(plane, classes, gaps=gaps, first=before + 1)
+        groups.append(found.groups + behind)
+        before, behind = before + count, behind + found.count
+    links = Links(np.concatenate(groups), decoded.areas_px)
+    first, areas = links.first(), links.summed(decoded.areas_px)
+    table = np.concatenate([[0], links.groups + 1]).astype(np.int32)
+    return Decoded(
+        labels=table[decoded.labels],
+        layers=decoded.layers[first],
+        classes=decoded.classes[first],
+        areas_px=areas,
+        scores=links.scores(decoded.scores),
+        boxes=links.boxes(decoded.boxes),
+        centroids=links.summed(decoded.centroids * decoded.areas_px[:, None]) / areas[:, None],
+        links=links.links,
+    )
 
 
 def _decoded(labels: NDArray[np.int32], layers: Sequence[Sums]) -> Decoded:

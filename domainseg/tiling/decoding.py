@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from domainseg.instances.basins import DecodeOptions, check_classes
 from domainseg.instances.plateaus import MARGIN
 from domainseg.instances.residue import Numbering, Quilt, Residue, settle
 from domainseg.instances.tile_graph import Box, graph_of_tile
+from domainseg.tiling.linking import link_numbering
 from domainseg.tiling.store import FAST, MapStore
 from domainseg.tiling.stream import Tell, in_order
 
@@ -51,12 +53,14 @@ class DecodedStore:
         codes: int32 ``(L, H, W)``, what each block left, on disk.
         block_px: side of a block.
         grid: from the model grid, on which this is, to the image's own pixels.
+        links: objects that there are fewer because some were linked.
     """
 
     numberings: tuple[Numbering, ...]
     codes: zarr.Array[Any]
     block_px: int
     grid: Grid
+    links: int = 0
 
     def __len__(self) -> int:
         return sum(len(numbering) for numbering in self.numberings)
@@ -67,7 +71,7 @@ class DecodedStore:
         As `images.resample.labels_to_source`: each pixel's centre picks its label.
         """
         if self.grid.is_identity:
-            return tuple(self._on_grid(layer, box) for layer in range(len(self.numberings)))
+            return tuple(self.on_grid(layer, box) for layer in range(len(self.numberings)))
         rows, columns = (
             _picked(start, stop, scale, size)
             for start, stop, scale, size in zip(
@@ -79,7 +83,7 @@ class DecodedStore:
             (int(rows[-1]) + 1, int(columns[-1]) + 1),
         )
         taken = np.ix_(rows - rows[0], columns - columns[0])
-        return tuple(self._on_grid(i, inner)[taken] for i in range(len(self.numberings)))
+        return tuple(self.on_grid(i, inner)[taken] for i in range(len(self.numberings)))
 
     def boxes(self, layer: int) -> NDArray[np.int32]:
         """Return boxes of a layer's objects in pixels of the image, int32 ``(N, 2, 2)``.
@@ -98,7 +102,7 @@ class DecodedStore:
         high = np.where(boxes[:, 1] >= np.array(self.grid.model_shape), limit, high)
         return np.stack([np.clip(low, 0, limit), np.clip(high, 0, limit)], 1).astype(np.int32)
 
-    def _on_grid(self, layer: int, box: Box) -> NDArray[np.int32]:
+    def on_grid(self, layer: int, box: Box) -> NDArray[np.int32]:
         """Return the labels of a layer in a box of the model grid."""
         (y0, x0), (y1, x1) = box
         side, across = self.block_px, -(-self.codes.shape[2] // self.block_px)
@@ -140,6 +144,7 @@ def decoding(
         OutputError: ``scratch`` cannot be written.
     """
     blocks = block_boxes(store.shape, work.block_px)
+    passes = store.layers * (1 if options.link_px is None else 2)
     try:
         with writing_below(scratch):
             shutil.rmtree(scratch, ignore_errors=True)
@@ -150,14 +155,17 @@ def decoding(
                 behind = layer * len(blocks)
 
                 def told(done: int, _total: int, behind: int = behind) -> None:
-                    tell(behind + done, store.layers * len(blocks))
+                    tell(behind + done, passes * len(blocks))
 
                 one = _number_layer(
                     store, layer, options, codes, blocks, work=work, first=first, tell=told
                 )
                 numberings.append(one)
                 first += len(one)
-        yield DecodedStore(tuple(numberings), codes, work.block_px, grid)
+            decoded = DecodedStore(tuple(numberings), codes, work.block_px, grid)
+            if options.link_px is not None:
+                decoded = _linked(decoded, options.link_px, blocks, work=work, tell=tell)
+        yield decoded
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -191,6 +199,39 @@ def _number_layer(
             quilt.add(residue)
             tell(done, len(blocks))
     return quilt.finish(limit=rules.limit, keep=keep, first=first)
+
+
+def _linked(
+    decoded: DecodedStore,
+    gaps: Sequence[int | None],
+    blocks: Sequence[Box],
+    *,
+    work: BlockWork,
+    tell: Tell,
+) -> DecodedStore:
+    """Return the objects with those of one class linked across gaps, numbered anew."""
+    numberings: list[Numbering] = []
+    links, first = 0, 1
+    layers = len(decoded.numberings)
+    for layer, numbering in enumerate(decoded.numberings):
+        behind = (layers + layer) * len(blocks)
+
+        def told(done: int, _total: int, behind: int = behind) -> None:
+            tell(behind + done, 2 * layers * len(blocks))
+
+        one, fewer = link_numbering(
+            numbering,
+            partial(decoded.on_grid, layer),
+            gaps=gaps,
+            blocks=blocks,
+            shape=(decoded.codes.shape[1], decoded.codes.shape[2]),
+            workers=work.workers,
+            first=first,
+            tell=told,
+        )
+        numberings.append(one)
+        links, first = links + fewer, first + len(one)
+    return replace(decoded, numberings=tuple(numberings), links=links)
 
 
 def _codes_array(path: Path, store: MapStore, side: int) -> zarr.Array[Any]:
