@@ -454,8 +454,8 @@ def test_the_table_has_every_column_of_the_schema_whatever_is_known() -> None:
 def test_micrometres_are_null_where_the_pixel_size_is_unknown() -> None:
     row = only(PIXEL)
     unknown = [name for name in row if name.endswith(("_um", "_um2"))]
-    assert len(unknown) == 9
-    assert [row[name] for name in unknown] == [None] * 9
+    assert len(unknown) == 11
+    assert [row[name] for name in unknown] == [None] * 11
 
 
 def test_ids_are_uuid5_of_image_layer_and_label() -> None:
