@@ -79,11 +79,20 @@ def line_lengths(
     the sum of theirs; gaps do not count. Time and memory are linear in the pixels.
     """
     sy, sx = (1.0, 1.0) if spacing_um is None else spacing_um
+    lengths = _lengths(objects.runs, objects.offsets, places, sy, sx)
+    return np.asarray(lengths, np.float64)
+
+
+@kernel
+def _lengths(runs: Any, offsets: Any, places: Any, sy: float, sx: float) -> Any:
     lengths = np.zeros((len(places), 2))
-    for row, i in enumerate(places.tolist()):
-        runs = objects.runs[objects.offsets[i] : objects.offsets[i + 1]]
-        corner = np.array([runs[:, 0].min(), runs[:, 1].min(), 0])
-        lengths[row] = _length(runs - corner, sy, sx)
+    for row in range(len(places)):
+        own = runs[offsets[places[row]] : offsets[places[row] + 1]].copy()
+        if len(own):
+            # From its corner on, so that the sums do not depend on where the object is.
+            own[:, 0] -= own[0, 0]
+            own[:, 1] -= own[:, 1].min()
+            lengths[row] = _length(own, sy, sx)
     return lengths
 
 
@@ -93,21 +102,27 @@ def _length(runs: Any, sy: float, sx: float) -> Any:
     n = len(graph[0])
     part = np.full(n, FAR, np.int32)
     one, two = np.full(n, FAR, np.int32), np.full(n, FAR, np.int32)
+    bands, seen = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
     chain, reached = np.empty((2, n), np.int32), np.empty(n, np.int32)
     total = np.zeros(2)
     for p in range(n):
         if part[p] == FAR:
             count = sweep(graph, p, part, chain, reached)
             members = reached[:count].copy()
-            total += _length_of_part(graph, members, one, two, chain, reached, sy, sx)
+            ends = _sweep_from_ends(graph, members, one, two, chain, reached)
+            points, counts = _bands(graph, members, ends[1], one, two, chain, bands, seen)
+            if len(points) < 5:
+                total += _distance(graph, ends[0], ends[1], sy, sx)
+            else:
+                total += _length_of_part(graph, members, one, two, bands, points, counts, sy, sx)
     return total
 
 
 @kernel
-def _length_of_part(
-    graph: Any, members: Any, one: Any, two: Any, chain: Any, reached: Any, sy: float, sx: float
-) -> Any:
-    """Return the length of one connected part, px and µm; ``one`` and ``two`` are FAR there."""
+def _sweep_from_ends(
+    graph: Any, members: Any, one: Any, two: Any, chain: Any, reached: Any
+) -> tuple[int, int]:
+    """Return the ends of a part; fill in the distances from each, which are FAR before."""
     start = _outermost(graph, members, two)
     sweep(graph, start, two, chain, reached)
     first = _outermost(graph, members, two)
@@ -115,26 +130,45 @@ def _length_of_part(
     sweep(graph, first, one, chain, reached)
     last = _outermost(graph, members, one)
     sweep(graph, last, two, chain, reached)
-    bands, points, counts = _bands(graph, last, one, two, chain)
-    if len(points) < 5:
-        ys, xs = graph[0], graph[1]
-        dy, dx = ys[last] - ys[first], xs[last] - xs[first]
-        far = np.hypot(dy, dx)
-        ratio = (far + 1) / far if far > 0 else 1.0
-        um = np.hypot(dy * sy, dx * sx) * ratio if far > 0 else np.sqrt(sy * sx)
-        return np.array([far + 1.0, um])
+    return first, last
+
+
+@kernel
+def _distance(graph: Any, first: int, last: int, sy: float, sx: float) -> Any:
+    """Return the length of a part of a few pixels, as if it were straight, px and µm."""
+    ys, xs = graph[0], graph[1]
+    dy, dx = ys[last] - ys[first], xs[last] - xs[first]
+    far = np.hypot(dy, dx)
+    if far == 0:
+        return np.array([1.0, np.sqrt(sy * sx)])
+    return np.array([far + 1.0, np.hypot(dy * sy, dx * sx) * (far + 1) / far])
+
+
+@kernel
+def _length_of_part(
+    graph: Any,
+    members: Any,
+    one: Any,
+    two: Any,
+    bands: Any,
+    points: Any,
+    counts: Any,
+    sy: float,
+    sx: float,
+) -> Any:
+    """Return the length of one connected part, px and µm."""
     width = counts.sum() / len(counts)
     cut = min(int(np.ceil(width / 2)) + 1, (len(points) - 3) // 2)
-    places = bands - cut
     line = _smoothed(points[cut : len(points) - cut], counts[cut : len(points) - cut], width)
     length = np.zeros(2)
     for k in range(len(line) - 1):
-        dy, dx = line[k + 1] - line[k]
-        length += np.array([np.hypot(dy, dx), np.hypot(dy * sy, dx * sx)])
+        dy, dx = line[k + 1, 0] - line[k, 0], line[k + 1, 1] - line[k, 1]
+        length[0] += np.hypot(dy, dx)
+        length[1] += np.hypot(dy * sy, dx * sx)
     limit = STRAIGHT * (2 * cut + width + 4)
-    length += _end(graph, members, one, places, line, width, limit, sy, sx)
-    turned, line = len(line) - 1 - places, line[::-1].copy()
-    return length + _end(graph, members, two, turned, line, width, limit, sy, sx)
+    length += _end(graph, members, one, bands, cut, line, width, limit, sy, sx)
+    cut, line = cut - len(points) + 1, line[::-1].copy()
+    return length + _end(graph, members, two, bands, cut, line, width, limit, sy, sx)
 
 
 @kernel
@@ -155,17 +189,19 @@ def _outermost(graph: Any, members: Any, distances: Any) -> int:
 
 
 @kernel
-def _bands(graph: Any, last: int, one: Any, two: Any, chain: Any) -> Any:
-    """Return the band of each pixel, counted along the path, and their centroids and counts.
+def _bands(
+    graph: Any, members: Any, last: int, one: Any, two: Any, chain: Any, bands: Any, seen: Any
+) -> Any:
+    """Return the centroids and pixel counts of the bands along the path, ``(K, 2)`` and ``(K,)``.
 
-    int32 ``(n,)``, -1 for pixels that the path does not lead by; ``(K, 2)``; ``(K,)``.
+    Fills in the band of each pixel; it stays -1 where the path does not lead by. ``seen``, -1
+    before, is room to work in.
     """
     ys, xs = graph[0], graph[1]
     whole = one[last]
-    bands = np.full(len(ys), -1, np.int32)
     sums, counts = np.zeros((whole // STRAIGHT + 1, 2)), np.zeros(whole // STRAIGHT + 1, np.int64)
     found, steps = np.empty(8, np.int64), np.empty(8, np.int64)
-    seen, stack, after = np.full(len(ys), -1, np.int32), chain[0], chain[1]
+    stack, after = chain[0], chain[1]
     heads = np.full(len(counts), -1, np.int64)
     p = last
     while p >= 0:
@@ -199,9 +235,9 @@ def _bands(graph: Any, last: int, one: Any, two: Any, chain: Any) -> Any:
     points = np.empty((len(there), 2))
     for i in range(len(there)):
         points[i] = sums[there[i]] / counts[there[i]]
-    for p in range(len(bands)):
+    for p in members:
         bands[p] = places[bands[p]]
-    return bands, points, counts[there]
+    return points, counts[there]
 
 
 @kernel
@@ -228,28 +264,31 @@ def _smoothed(points: Any, counts: Any, width: float) -> Any:
     count, half = len(points), max(SMOOTH, int(width))
     for k in range(count):
         low, high = max(0, k - half), min(count, k + half + 1)
-        out[k] = _fitted(points, counts, low, high, k, high - low >= 7)
+        for axis in range(2):
+            out[k, axis] = _fitted(points[:, axis], counts, low, high, k, high - low >= 7)
     return out
 
 
 @kernel
-def _fitted(points: Any, counts: Any, low: int, high: int, k: int, bent: bool) -> Any:
+def _fitted(values: Any, counts: Any, low: int, high: int, k: int, bent: bool) -> float:
     """Return the value at k of the least-squares parabola or line through points low to high."""
-    moments, sums = np.zeros(5), np.zeros((3, 2))
+    n, a, b, c, d = 0.0, 0.0, 0.0, 0.0, 0.0
+    u, v, w = 0.0, 0.0, 0.0
     for i in range(low, high):
-        power = float(counts[i])
-        for j in range(5):
-            moments[j] += power
-            if j < 3:
-                sums[j] += power * points[i]
-            power *= i - k
-    n, a, b, c, d = moments
+        weight, x = float(counts[i]), float(i - k)
+        n += weight
+        a += weight * x
+        b += weight * x * x
+        c += weight * x * x * x
+        d += weight * x * x * x * x
+        u += weight * values[i]
+        v += weight * x * values[i]
+        w += weight * x * x * values[i]
     # Cramer's rule for the constant term.
     if not bent:
-        return (sums[0] * b - sums[1] * a) / (n * b - a * a)
+        return (u * b - v * a) / (n * b - a * a)
     whole = n * (b * d - c * c) - a * (a * d - b * c) + b * (a * c - b * b)
-    top = sums[0] * (b * d - c * c) - sums[1] * (a * d - b * c) + sums[2] * (a * c - b * b)
-    return top / whole
+    return (u * (b * d - c * c) - v * (a * d - b * c) + w * (a * c - b * b)) / whole
 
 
 @kernel
@@ -274,7 +313,8 @@ def _end(
     graph: Any,
     members: Any,
     near: Any,
-    places: Any,
+    bands: Any,
+    first: int,
     line: Any,
     width: float,
     limit: float,
@@ -283,14 +323,14 @@ def _end(
 ) -> Any:
     """Return how far the object goes on before the first point of the line, px and µm.
 
-    ``near`` are distances from that end; ``places``, int32 ``(n,)``, the point of the line
-    whose band a pixel is in.
+    ``near`` are distances from that end. The line's first point is that of band ``first``,
+    and of band ``-first`` of a line that is turned round.
     """
     ys, xs = graph[0], graph[1]
     last = min(len(line) - 1, max(10, int(2 * width)))
     along = _along(line[: last + 1])
     back = min(len(line) - 1, max(5, int(width)))
-    dy, dx = line[0] - line[back]
+    dy, dx = line[0, 0] - line[back, 0], line[0, 1] - line[back, 1]
     size = np.hypot(dy, dx)
     dy, dx = dy / size, dx / size
     ahead, behind, tip = 0.0, 0.0, 0.0
@@ -301,7 +341,7 @@ def _end(
             ahead += beyond * _weight(y * dx - x * dy, width)
             if abs(y * dx - x * dy) <= width / 2 + 2:
                 tip = max(tip, y * dy + x * dx)
-        k = places[p]
+        k = bands[p] - first if first >= 0 else -first - bands[p]
         if -width - 2 <= k <= last + width + 2:
             _, at, aside = _projected(ys[p], xs[p], line, along, min(max(k, 0), last))
             inside = min(max(at + 0.5, 0.0), 1.0) * min(max(along[last] - at + 0.5, 0.0), 1.0)
@@ -326,7 +366,7 @@ def _projected(y: float, x: float, line: Any, along: Any, k: int) -> Any:
                 break
             k, best = k + step, away
     low, high = max(k - 1, 0), min(k + 1, len(line) - 1)
-    dy, dx = line[high] - line[low]
+    dy, dx = line[high, 0] - line[low, 0], line[high, 1] - line[low, 1]
     size = np.hypot(dy, dx)
     y, x = y - line[k, 0], x - line[k, 1]
     return k, along[k] + (y * dy + x * dx) / size, (y * dx - x * dy) / size
