@@ -71,7 +71,8 @@ def add_defects(
     place = described["path"] if image is None else image
     grid = None if die_grid is None else _grid_of(Path(die_grid), described["name"])
     table = pl.read_parquet(folder / TABLE)
-    with open_image(place, select=described["select"]) as opened:
+    skip = bool((record["area"] or {}).get("damaged"))
+    with open_image(place, select=described["select"], skip_damaged=skip) as opened:
         if image_sha256(place) != described["sha256"]:
             raise InputError(
                 sentence(

@@ -171,7 +171,7 @@ def write_timings(folder: Path, timings: Mapping[str, float | int | None]) -> No
 
 def _sweep_optional(folder: Path) -> None:
     """Delete results that not every run writes: another's would stand beside this one's."""
-    for pattern in (LABELS, "labels-layer*.tif", COCO):
+    for pattern in (LABELS, "labels-layer*.tif", COCO, "defects.*"):
         for path in folder.glob(pattern):
             with suppress(OSError):
                 path.unlink()

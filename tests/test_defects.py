@@ -17,6 +17,8 @@ from domainseg.defects import add_defects
 from domainseg.errors import InputError
 from domainseg.predict import predict
 from domainseg.quality.calibration import Calibration
+from domainseg.redecode import decode_run
+from domainseg.runs import RunOptions
 
 Draw = Callable[..., NDArray[np.int32]]
 Write = Callable[..., Path]
@@ -114,3 +116,30 @@ def test_another_image_is_refused(bright_model: Write, image: Path, tmp_path: Pa
         f"{image}: found another image than the one that was predicted, wanted the same file; "
         "predict it again."
     )
+
+
+def test_a_run_whose_image_lost_a_tile_has_defects_too(bright_model: Write, tmp_path: Path) -> None:
+    pixels = np.full((256, 256), 10, np.uint8)
+    pixels[16::32, 16::32] = pixels[17::32, 16::32] = 200
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages.first.dataoffsets[5], tif.pages.first.databytecounts[5]
+    spoiled = bytearray(path.read_bytes())
+    spoiled[offset : offset + count] = bytes(count)
+    path.write_bytes(spoiled)
+    options = RunOptions(skip_bad_tiles=True)
+    (run,) = predict(bright_model(data=FIXED), [path], tmp_path / "out", options=options)
+    made = add_defects(run.folder)
+    contrast = next(name for name in made.table.columns if name.startswith("contrast_"))
+    assert made.table[contrast].drop_nulls().to_list() == [190.0] * 60
+
+
+def test_defects_of_other_rules_do_not_outlive_them(
+    bright_model: Write, image: Path, tmp_path: Path
+) -> None:
+    folder = run_of(bright_model(data=FIXED), image, tmp_path / "out")
+    add_defects(folder)
+    decode_run(folder, ["instances.min_area_px=300"])
+    assert not list(folder.glob("defects.*"))
+    assert add_defects(folder).table.height == 1
