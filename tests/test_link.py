@@ -30,6 +30,8 @@ from domainseg.tiling.store import MapStore, open_store
 
 Labels = NDArray[np.int32]
 
+COUNT = 40
+
 
 def labelled(*rows: str) -> Labels:
     return np.array([[0 if c == "." else int(c) for c in row] for row in rows], np.int32)
@@ -92,10 +94,9 @@ def test_scores_are_means_by_area_and_single_objects_keep_theirs() -> None:
 def scattered(seed: int) -> tuple[Labels, NDArray[np.int16]]:
     """Return labels in pieces of a few pixels, and their classes."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(1, 12, (31, 43)).astype(np.int32)
-    return np.where(rng.random(labels.shape) < 0.04, labels, 0), rng.integers(0, 3, 11).astype(
-        np.int16
-    )
+    labels = rng.integers(1, COUNT + 1, (31, 43)).astype(np.int32)
+    classes = rng.integers(0, 3, COUNT).astype(np.int16)
+    return np.where(rng.random(labels.shape) < 0.03, labels, 0), classes
 
 
 def by_definition(labels: Labels, classes: NDArray[np.int16], gaps: list[int | None]) -> list[int]:
@@ -137,7 +138,7 @@ def test_blocks_in_any_order_say_what_the_whole_says(
     found = joined_links(parts[::-1], len(classes))
     assert found.groups.tolist() == whole.groups.tolist()
     assert found.areas_px.tolist() == whole.areas_px.tolist()
-    areas = np.bincount(labels.ravel(), minlength=12)[1:]
+    areas = np.bincount(labels.ravel(), minlength=COUNT + 1)[1:]
     assert whole.areas_px.tolist() == np.where(classes == 1, 0, areas).tolist()
 
 

@@ -103,7 +103,7 @@ def test_straight_scratches_of_any_direction_have_their_length(length: float, wi
         mask = drawn(straight(length, degrees), width)
         found = line_of(mask)["skeleton_length_px"]
         # Where in its last pixel a line ends cannot be seen.
-        assert abs(found - length) <= max(0.02 * length, 1.5), degrees
+        assert abs(found - length) <= max(0.01 * length, 1.5), degrees
         assert line_of(mask)["mean_width_px"] == np.count_nonzero(mask) / found
 
 
