@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import zarr
 
 from domainseg.atomic import atomic_path
 from domainseg.errors import InputError, sentence
 from domainseg.images import image_sha256, open_image
 from domainseg.images.image import Image
-from domainseg.images.label_store import open_label_plane
+from domainseg.images.label_store import open_label_plane, plane_names
 from domainseg.quality.calibration import Calibration
 from domainseg.quality.contrast import Ring, RingSums, contrast_columns
 from domainseg.quality.die_grid import DieGrid, read_die_grids
 from domainseg.quality.positions import position_columns
+from domainseg.recipe import recipe_from_json
 from domainseg.results import LABEL_STORE, TABLE
-from domainseg.run_folder import read_record
+from domainseg.run_folder import RECORD, read_record
 
 PARQUET = "defects.parquet"
 CSV = "defects.csv"
@@ -82,7 +84,8 @@ def add_defects(
                     fix="predict it again",
                 )
             )
-        rings = _rings(folder, opened, table, ring or Ring(), tell)
+        labels = [open_label_plane(folder / LABEL_STORE, name) for name in _planes(folder, record)]
+        rings = _rings(labels, opened, table, ring or Ring(), tell)
         parts = [table, contrast_columns(table, rings, opened.channels)]
     parts.append(pl.DataFrame([_confidence(record, table)]))
     if grid is not None:
@@ -118,16 +121,20 @@ def _confidence(record: dict[str, Any], table: pl.DataFrame) -> pl.Series:
     return pl.Series("confidence", made)
 
 
-def _rings(folder: Path, image: Image, table: pl.DataFrame, ring: Ring, tell: Tell) -> RingSums:
+def _planes(folder: Path, record: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the label planes of a run, one a layer."""
+    recipe = recipe_from_json(record["recipe"], where=str(folder / RECORD))
+    return plane_names(recipe.head.layers(len(record["model"]["classes"])))
+
+
+def _rings(
+    planes: Sequence[zarr.Array[Any]], image: Image, table: pl.DataFrame, ring: Ring, tell: Tell
+) -> RingSums:
     """Return the rings of all objects; labels are numbered over all layers."""
-    layers = sorted(set(table["layer"].to_list()))
-    sums = RingSums(int(table["label"].max() or 0), image.shape[0], ring=ring)  # type: ignore[arg-type]
-    names = ["objects"] if len(layers) < 2 and not _layered(folder) else None
-    planes = names or [f"layer{layer}" for layer in layers]
+    sums = RingSums(int(table["label"].to_numpy().max(initial=0)), image.shape[0], ring=ring)
     size = (int(image.shape[1]), int(image.shape[2]))
     blocks = list(_blocks(size))
-    for number, name in enumerate(planes):
-        labels = open_label_plane(folder / LABEL_STORE, name)
+    for number, labels in enumerate(planes):
         for done, (y0, y1, x0, x1) in enumerate(blocks):
             tell("contrast", number * len(blocks) + done, len(planes) * len(blocks))
             top, left = max(0, y0 - ring.reach_px), max(0, x0 - ring.reach_px)
@@ -139,12 +146,6 @@ def _rings(folder: Path, image: Image, table: pl.DataFrame, ring: Ring, tell: Te
             sums.add(window, image[:, top:bottom, left:right], core=core)
     tell("contrast", len(planes) * len(blocks), len(planes) * len(blocks))
     return sums
-
-
-def _layered(folder: Path) -> bool:
-    return (folder / LABEL_STORE / "labels" / "layer0").exists() or (
-        folder / LABEL_STORE / "layer0"
-    ).exists()
 
 
 def _blocks(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import Image, write_labels
 from domainseg.images.channels import DIE_FAILS
-from domainseg.images.label_store import open_label_plane
+from domainseg.images.label_store import open_label_plane, plane_names
 from domainseg.images.normalise import Range
 from domainseg.images.resample import Grid, labels_to_source
 from domainseg.instances.detection import DetectionRule
@@ -299,8 +299,8 @@ class _Scoring:
 
     def stored(self, run: Run, *, plain: bool) -> _Seen:
         """Return what a run folder holds, as `seen`."""
-        names = [f"layer{n}" for n in range(self.layers)] if self.layers > 1 else ["objects"]
-        planes = [open_label_plane(run.folder / LABEL_STORE, name) for name in names]
+        store = run.folder / LABEL_STORE
+        planes = [open_label_plane(store, name) for name in plane_names(self.layers)]
         labels = np.stack([np.asarray(plane[:, :]) for plane in planes])
         if plain:
             return _Seen(np.asarray(labels[0]), None)

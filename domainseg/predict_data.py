@@ -15,9 +15,11 @@ import polars as pl
 
 from domainseg.atomic import atomic_path, make_folder
 from domainseg.errors import OutputError, sentence
-from domainseg.images.channels import DIE_MAP, as_channels
+from domainseg.images.channels import DIE_FAILS, DIE_MAP, as_channels
 from domainseg.instances.export import write_coco
+from domainseg.instances.image_labels import NONE
 from domainseg.instances.measure import measure
+from domainseg.instances.planes import union
 from domainseg.model_plane import group_ranges
 from domainseg.recipe import with_overrides
 from domainseg.records import Entry, Instances, Sample
@@ -28,8 +30,6 @@ from domainseg.sources import Source, entries_of, open_source
 OBJECTS = "objects.parquet"
 IMAGES = "images.csv"
 COCO = "objects.coco.json"
-NOTHING = "None"
-"""Label of an image in which no object is found."""
 
 Tell = Callable[[int, int, str], None]
 """Called with images done, images in all, and the name of the next."""
@@ -146,16 +146,13 @@ def _row(classes: tuple[str, ...], sample: Sample, objects: Instances) -> dict[s
     present = [name for index, name in enumerate(classes) if (objects.classes == index).any()]
     row: dict[str, Any] = {
         "image": sample.id,
-        "labels": "+".join(present) or NOTHING,
+        "labels": "+".join(present) or NONE,
         "objects": len(objects),
         **{f"score_{name}": float(score) for name, score in zip(classes, best, strict=True)},
     }
     if sample.channels == ("die",):
         dies = np.asarray(sample.image[0])
-        fails = dies == 2
-        inside = np.zeros(dies.shape, bool)
-        for y, x, length in objects.runs:
-            inside[y, x : x + length] = True
+        fails, inside = dies == DIE_FAILS, union(objects)
         row |= {
             "dies": int((dies > 0).sum()),
             "failing_dies": int(fails.sum()),

@@ -101,6 +101,23 @@ class Instances:
             shape=(int(height), int(width)),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Instances]) -> Instances:
+        """Return the objects of one or more sets of one plane, set after set; they may overlap.
+
+        Their ids must differ; parents are left out.
+        """
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(
+            ids=np.concatenate([part.ids for part in parts]),
+            boxes=np.concatenate([part.boxes for part in parts]),
+            runs=np.concatenate([part.runs for part in parts]),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            classes=np.concatenate([part.classes for part in parts]),
+            scores=np.concatenate([part.scores for part in parts]),
+            shape=parts[0].shape,
+        )
+
     def areas_px(self) -> NDArray[np.int64]:
         """Return the number of pixels of each object, int64 ``(N,)``."""
         total = np.concatenate([[0], np.cumsum(self.runs[:, 2])]).astype(np.int64)

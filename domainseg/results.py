@@ -23,13 +23,13 @@ from domainseg.errors import InputError
 from domainseg.images import Image, write_labels
 from domainseg.images.label_store import (
     CHUNK,
-    NAME,
     LabelPlane,
     LabelStore,
     Look,
     Rgba,
     label_store,
     open_label_plane,
+    plane_names,
 )
 from domainseg.images.levels import shrunk
 from domainseg.images.resample import Grid
@@ -109,7 +109,7 @@ class _Job:
 
     def plane_name(self, layer: int) -> str:
         """Return the name of a layer's labels in the label store."""
-        return f"layer{layer}" if self.layers > 1 else NAME
+        return plane_names(self.layers)[layer]
 
     @property
     def blocks(self) -> list[Box]:

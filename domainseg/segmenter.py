@@ -80,16 +80,7 @@ class Segmentation:
         layers = [
             Instances.from_label_map(layer, classes=classes, scores=scores) for layer in self.labels
         ]
-        lengths = np.concatenate([np.diff(layer.offsets) for layer in layers])
-        return Instances(
-            ids=np.concatenate([layer.ids for layer in layers]),
-            boxes=np.concatenate([layer.boxes for layer in layers]),
-            runs=np.concatenate([layer.runs for layer in layers]),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            classes=np.concatenate([layer.classes for layer in layers]),
-            scores=np.concatenate([layer.scores for layer in layers]),
-            shape=layers[0].shape,
-        )
+        return Instances.joined(layers)
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.errors import InputError, RecipeError, sentence
+from domainseg.instances.planes import pixels_of
 from domainseg.loaders.splits import Splits, split
 from domainseg.recipe import Recipe
 from domainseg.records import MAX_CLASSES, Array, Dataset, Entry, Instances, Sample
@@ -311,7 +312,7 @@ def truth_labels(
         InputError: the sample has no truth, or its objects overlap where they must not.
     """
     truth = annotated(sample)
-    pixels, owners = _pixels(truth)
+    pixels, owners = pixels_of(truth)
     flat = np.zeros(truth.shape[0] * truth.shape[1], np.int32)
     # Of a pixel that is listed several times numpy keeps the last value.
     flat[pixels] = owners + 1
@@ -336,7 +337,7 @@ def presence(sample: Sample, classes: int) -> NDArray[np.bool_]:
         InputError: the sample has no truth.
     """
     truth = annotated(sample)
-    pixels, owners = _pixels(truth)
+    pixels, owners = pixels_of(truth)
     flat = np.zeros((classes, truth.shape[0] * truth.shape[1]), bool)
     flat[truth.classes[owners], pixels] = True
     planes = flat.reshape(classes, *truth.shape)
@@ -344,13 +345,3 @@ def presence(sample: Sample, classes: int) -> NDArray[np.bool_]:
         for index, plane in enumerate(planes):
             plane |= sample.semantic == index + 1
     return planes
-
-
-def _pixels(truth: Instances) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the linear index of every pixel of every object, and the object's row."""
-    lengths = truth.runs[:, 2]
-    starts = truth.runs[:, 0] * truth.shape[1] + truth.runs[:, 1]
-    before = np.cumsum(lengths) - lengths
-    pixels = np.repeat(starts - before, lengths) + np.arange(lengths.sum())
-    owners = np.repeat(np.arange(len(truth)), np.diff(truth.offsets))
-    return pixels, np.repeat(owners, lengths)

@@ -152,7 +152,7 @@ def label_store(
         for folder in (partial, old):
             shutil.rmtree(folder, ignore_errors=True)
         root = zarr.open_group(partial, mode="w", zarr_format=3)
-        names = [NAME] if layers == 1 else [NAME, *(f"layer{i}" for i in range(layers))]
+        names = list(dict.fromkeys((NAME, *plane_names(layers))))
         groups = tuple(root.create_group(f"labels/{name}") for name in names)
         yield LabelStore(tuple(_create(g, 0, shape, dtype) for g in groups), groups, look)
         if path.exists():
@@ -180,6 +180,11 @@ def chunk_boxes(shape: tuple[int, int]) -> Iterator[Box]:
     for y in range(0, shape[0], CHUNK):
         for x in range(0, shape[1], CHUNK):
             yield (y, x), (min(y + CHUNK, shape[0]), min(x + CHUNK, shape[1]))
+
+
+def plane_names(layers: int) -> tuple[str, ...]:
+    """Return the name of the labels of each layer: NAME where there is one alone."""
+    return (NAME,) if layers == 1 else tuple(f"layer{layer}" for layer in range(layers))
 
 
 def open_label_plane(path: Path, name: str = NAME) -> zarr.Array[Any]:

@@ -213,16 +213,7 @@ def objects_of(zones: NDArray[np.bool_]) -> Instances:
         first += count
     if not planes:
         return Instances.from_label_map(np.zeros(zones.shape[1:], np.int32))
-    lengths = np.concatenate([np.diff(plane.offsets) for plane in planes])
-    return Instances(
-        ids=np.concatenate([plane.ids for plane in planes]),
-        boxes=np.concatenate([plane.boxes for plane in planes]),
-        runs=np.concatenate([plane.runs for plane in planes]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        classes=np.concatenate([plane.classes for plane in planes]),
-        scores=np.concatenate([plane.scores for plane in planes]),
-        shape=planes[0].shape,
-    )
+    return Instances.joined(planes)
 
 
 def _refused(name: str, found: str, wanted: str) -> RecipeError:
