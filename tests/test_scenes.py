@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from domainseg.errors import DomainsegError, InputError, OutputError, RecipeError
-from domainseg.loaders import scenes as scenes_module
+from domainseg.loaders import made_up_files
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.scene_cells import (
     ANGLES,
@@ -295,7 +295,7 @@ def test_a_sample_is_the_scene_with_its_truth() -> None:
 def test_written_scenes_read_back_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
 ) -> None:
-    monkeypatch.setattr(scenes_module, "TILE", 64)
+    monkeypatch.setattr(made_up_files, "TILE", 64)
     options = Scenes(train=1, val=1, test=1, height=side // 4, width=side // 2, stains=STAINS[:2])
     out = tmp_path / "made"
     written = write_scenes(out, options)

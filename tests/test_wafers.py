@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from domainseg.errors import DomainsegError, InputError, OutputError, RecipeError
 from domainseg.instances.encode import read_segmentation
-from domainseg.loaders import wafer_files
+from domainseg.loaders import made_up_files, wafer_files
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.wafer_classes import Scenery, outline
 from domainseg.loaders.wafer_files import COLUMNS, write_wafers
@@ -640,7 +640,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Wafers]:
     )
     out = tmp_path_factory.mktemp("made") / "wafers"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wafer_files, "TILE", 64)
+        patch.setattr(made_up_files, "TILE", 64)
         written = write_wafers(out, options)
     assert [path.stem for path in written.images] == [
         entry.id for entry in options.open(Path()).entries()

@@ -7,27 +7,28 @@ stay beyond it: one cell in some 4,000 with the default look is in two pieces.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import tifffile
 
-from domainseg.atomic import atomic_path, atomic_text
-from domainseg.errors import InputError, OutputError, RecipeError, sentence
+from domainseg.errors import InputError, RecipeError, sentence
+from domainseg.loaders.made_up_files import (
+    INDEX,
+    begin_data_set,
+    tile_regions,
+    write_table,
+    write_tiles,
+)
 from domainseg.loaders.scene_plane import Look, Scene
 from domainseg.loaders.scene_stains import CHANNELS, Stain
-from domainseg.records import Array, Entry, Instances, Sample, Spacing
+from domainseg.records import Array, Entry, Instances, Sample
 
 IN_MEMORY_PX = 1 << 26
 """Largest scene a data set loads whole, in px: about 0.5 GB with its labels."""
-TILE = 512
-"""Side of the tiles of written files, px."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,25 +170,16 @@ def write_scenes(out: Path, options: Scenes) -> tuple[Path, ...]:
     Raises:
         OutputError: when ``out`` exists and is not an empty folder, or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(
-            sentence(
-                out,
-                found="a folder with files in it" if out.is_dir() else "a file",
-                wanted="a new or empty folder",
-                fix="choose another or empty it",
-            )
-        )
+    begin_data_set(out)
     entries = SceneSet(options).entries()
-    for folder in ("images", "labels"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
     written = []
     for entry in entries:
         scene = options.scene(entry)
         written.append(out / "images" / f"{entry.id}.tif")
         write_scene(scene, image=written[-1], labels=out / "labels" / f"{entry.id}.tif")
     # Last, so that a run that was cut short leaves no index that looks whole.
-    atomic_text(out / "index.csv", _index(entries, options))
+    rows = [(e.columns["split"], e.id, e.kind, options.height, options.width) for e in entries]
+    write_table(out / "index.csv", INDEX, rows)
     return tuple(written)
 
 
@@ -198,14 +190,14 @@ def write_scene(scene: Scene, *, image: Path, labels: Path) -> None:
         OutputError: when a file cannot be written.
     """
     colour = len(scene.channels) == 3
-    _write_tiles(
+    write_tiles(
         image,
         _image_tiles(scene),
         shape=(*scene.size, 3) if colour else scene.size,
         dtype=scene.dtype,
         spacing_um=scene.spacing_um,
     )
-    _write_tiles(
+    write_tiles(
         labels,
         _label_tiles(scene),
         shape=scene.size,
@@ -214,58 +206,12 @@ def write_scene(scene: Scene, *, image: Path, labels: Path) -> None:
     )
 
 
-def _index(entries: tuple[Entry, ...], options: Scenes) -> str:
-    """Return the text of ``index.csv``."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("split", "image", "kind", "height", "width"))
-    for entry in entries:
-        row = (entry.columns["split"], entry.id, entry.kind, options.height, options.width)
-        table.writerow(row)
-    return text.getvalue()
-
-
-def _write_tiles(
-    path: Path,
-    tiles: Iterator[Array],
-    *,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    spacing_um: Spacing | None,
-) -> None:
-    """Write a TIFF of ``shape`` from its tiles in raster order."""
-    size: dict[str, Any] = {}
-    if spacing_um is not None:
-        per_cm = (1e4 / spacing_um[1], 1e4 / spacing_um[0])
-        size = {"resolution": per_cm, "resolutionunit": "CENTIMETER"}
-    with atomic_path(path) as partial:
-        tifffile.imwrite(
-            partial,
-            tiles,
-            shape=shape,
-            dtype=dtype,
-            tile=(TILE, TILE),
-            photometric="rgb" if len(shape) == 3 else "minisblack",
-            compression="zlib",
-            metadata=None,
-            bigtiff=int(np.prod(shape)) * dtype.itemsize > 1 << 31,
-            **size,
-        )
-
-
-def _corners(scene: Scene) -> Iterator[tuple[int, int, int, int]]:
-    height, width = scene.size
-    for y in range(0, height, TILE):
-        for x in range(0, width, TILE):
-            yield y, min(y + TILE, height), x, min(x + TILE, width)
-
-
 def _image_tiles(scene: Scene) -> Iterator[Array]:
-    for y0, y1, x0, x1 in _corners(scene):
+    for y0, y1, x0, x1 in tile_regions(scene.size):
         tile = scene[:, y0:y1, x0:x1]
         yield tile[0] if len(tile) == 1 else np.ascontiguousarray(np.moveaxis(tile, 0, -1))
 
 
 def _label_tiles(scene: Scene) -> Iterator[Array]:
-    for region in _corners(scene):
+    for region in tile_regions(scene.size):
         yield scene.labels(*region)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,20 +9,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
-from domainseg.atomic import atomic_path, atomic_text, make_folder
-from domainseg.errors import OutputError, sentence
+from domainseg.atomic import atomic_text
 from domainseg.instances.encode import countable
 from domainseg.instances.export import write_coco
 from domainseg.instances.runs import ObjectRuns, runs_of_labels, runs_of_parts
+from domainseg.loaders.made_up_files import (
+    INDEX,
+    begin_data_set,
+    tile_regions,
+    write_table,
+    write_tiles,
+)
 from domainseg.loaders.wafer_plane import WaferPlane
 from domainseg.loaders.wafers import Wafers, WaferSet
 from domainseg.records import Array, Entry, Instances
 
-TILE = 512
-"""Side of the tiles of written files, px."""
 COLUMNS = (
     "image",
     "label",
@@ -72,17 +73,7 @@ def write_wafers(out: Path, options: Wafers) -> Written:
     Raises:
         OutputError: when ``out`` exists and is not an empty folder, or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(
-            sentence(
-                out,
-                found="a folder with files in it" if out.is_dir() else "a file",
-                wanted="a new or empty folder",
-                fix="choose another or empty it",
-            )
-        )
-    for folder in ("images", "labels"):
-        make_folder(out / folder)
+    begin_data_set(out)
     entries = WaferSet(options).entries()
     planes = {entry.id: options.plane(entry) for entry in entries}
     rows: list[Row] = []
@@ -93,14 +84,14 @@ def write_wafers(out: Path, options: Wafers) -> Written:
             pass
     else:
         write_coco(coco, images, class_names=options.class_names)
-    _write_table(out / "classes.csv", ("image", "label", "class"), [row[:3] for row in rows])
-    _write_table(out / "defects.csv", COLUMNS, rows)
+    write_table(out / "classes.csv", ("image", "label", "class"), [row[:3] for row in rows])
+    write_table(out / "defects.csv", COLUMNS, rows)
     if planes:
         atomic_text(out / "die_grid.json", _die_grids(planes))
     # Last, so that a run that was cut short leaves no index that looks whole.
-    _write_table(
+    write_table(
         out / "index.csv",
-        ("split", "image", "kind", "height", "width"),
+        INDEX,
         [_indexed(entry, planes[entry.id]) for entry in entries],
     )
     return Written(tuple(out / "images" / f"{name}.tif" for name in planes), coco)
@@ -111,9 +102,21 @@ def _each_written(
 ) -> Iterator[tuple[str, Instances]]:
     """Write image after image, append the rows of its defects and yield its objects."""
     for name, plane in planes.items():
-        _write_tiles(out / "images" / f"{name}.tif", plane, _image_tiles(plane), plane.dtype)
+        write_tiles(
+            out / "images" / f"{name}.tif",
+            _image_tiles(plane),
+            shape=plane.size,
+            dtype=plane.dtype,
+            spacing_um=plane.spacing_um,
+        )
         seen = _Seen(plane)
-        _write_tiles(out / "labels" / f"{name}.tif", plane, seen.tiles(), plane.label_dtype)
+        write_tiles(
+            out / "labels" / f"{name}.tif",
+            seen.tiles(),
+            shape=plane.size,
+            dtype=plane.label_dtype,
+            spacing_um=plane.spacing_um,
+        )
         objects = seen.objects()
         rows += defect_rows(name, plane, objects)
         yield f"images/{name}.tif", objects
@@ -166,7 +169,7 @@ class _Seen:
 
     def tiles(self) -> Iterator[Array]:
         """Yield the label tiles in raster order."""
-        for y0, y1, x0, x1 in _corners(self.plane.size):
+        for y0, y1, x0, x1 in tile_regions(self.plane.size):
             tile = self.plane.labels(y0, y1, x0, x1)
             if tile.any():
                 self._keep(runs_of_labels(tile), (y0, x0))
@@ -230,41 +233,6 @@ def _indexed(entry: Entry, plane: WaferPlane) -> Row:
     return (entry.columns["split"], entry.id, entry.kind or "", *plane.size)
 
 
-def _write_table(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows(rows)
-    atomic_text(path, text.getvalue())
-
-
-def _write_tiles(
-    path: Path, plane: WaferPlane, tiles: Iterator[Array], dtype: np.dtype[Any]
-) -> None:
-    """Write a TIFF of the plane's size from its tiles in raster order."""
-    per_cm = (1e4 / plane.spacing_um[1], 1e4 / plane.spacing_um[0])
-    with atomic_path(path) as partial:
-        tifffile.imwrite(
-            partial,
-            tiles,
-            shape=plane.size,
-            dtype=dtype,
-            tile=(TILE, TILE),
-            photometric="minisblack",
-            compression="zlib",
-            metadata=None,
-            bigtiff=plane.size[0] * plane.size[1] * dtype.itemsize > 1 << 31,
-            resolution=per_cm,
-            resolutionunit="CENTIMETER",
-        )
-
-
-def _corners(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    for y in range(0, size[0], TILE):
-        for x in range(0, size[1], TILE):
-            yield y, min(y + TILE, size[0]), x, min(x + TILE, size[1])
-
-
 def _image_tiles(plane: WaferPlane) -> Iterator[Array]:
-    for y0, y1, x0, x1 in _corners(plane.size):
+    for y0, y1, x0, x1 in tile_regions(plane.size):
         yield plane[0, y0:y1, x0:x1]
