@@ -27,7 +27,8 @@ from domainseg.instances.evaluation import (
 from domainseg.instances.evidence import Evidence, Inspection, Looking
 from domainseg.instances.export import join_objects, table_instances
 from domainseg.model_plane import group_ranges, object_diameter
-from domainseg.recipe import Evaluate, Recipe, with_overrides
+from domainseg.recipe import Recipe, with_overrides
+from domainseg.recipe_sections import Evaluate
 from domainseg.records import Array, Entry, Instances, Sample
 from domainseg.results import LABEL_STORE, TABLE
 from domainseg.run_folder import MAPS, Run, finished, read_record

@@ -15,7 +15,8 @@ from domainseg.images.image import Image, Level
 from domainseg.images.levels import level_for, snapped_to_level
 from domainseg.images.normalise import Range, apply_range, measure_group_range, measure_range
 from domainseg.images.resample import Grid, grid_for, resample_region
-from domainseg.recipe import Data, Recipe
+from domainseg.recipe import Recipe
+from domainseg.recipe_sections import Data
 from domainseg.records import Entry, Plane, Sample
 from domainseg.sources import Source
 from domainseg.tiling.forward import UNIT

@@ -18,7 +18,8 @@ from domainseg.cli.app import run
 from domainseg.errors import InputError, RecipeError
 from domainseg.evaluate import evaluate_model
 from domainseg.loaders.splits import Splits
-from domainseg.recipe import Evaluate, load_recipe, with_overrides
+from domainseg.recipe import load_recipe, with_overrides
+from domainseg.recipe_sections import Evaluate
 from domainseg.records import Entry, Instances, Sample
 from domainseg.report.scores_file import read_evaluation
 from domainseg.runs import RunOptions

@@ -21,6 +21,7 @@ LAYERS = (
     (
         "catalog",
         "recipe_errors",
+        "recipe_sections",
         "recipe",
         "sources",
         "model_plane",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,8 @@ from domainseg.cli.screen import RunMeter, say, show_table, warn
 from domainseg.errors import UsageError, sentence
 
 if TYPE_CHECKING:
+    from domainseg.quality.calibration import CalibrationMethod
+    from domainseg.quality.tuning import AimName
     from domainseg.tune import Tuned
 
 AIMS = ("f1", "recall", "escape")
@@ -65,7 +67,7 @@ def tune(
                 )
             )
     stated = Aim(
-        name=aim,  # type: ignore[arg-type]
+        name=cast("AimName", aim),
         false_calls_per_mpx=false_calls_per_mpx,
         escape_rate=escape_rate,
     )
@@ -77,7 +79,7 @@ def tune(
             aim=stated,
             out=out,
             part=split,
-            calibration=calibration,  # type: ignore[arg-type]
+            calibration=cast("CalibrationMethod", calibration),
             options=options,
             tell=meter.part,
         )
