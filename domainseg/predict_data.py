@@ -21,11 +21,10 @@ from domainseg.instances.image_labels import NONE
 from domainseg.instances.measure import measure
 from domainseg.instances.planes import union
 from domainseg.model_plane import group_ranges
-from domainseg.recipe import with_overrides
 from domainseg.records import Entry, Instances, Sample
 from domainseg.runs import Model, RunOptions, open_model
 from domainseg.segmenter import segment
-from domainseg.sources import Source, entries_of, open_source
+from domainseg.sources import Source, open_whole
 
 OBJECTS = "objects.parquet"
 IMAGES = "images.csv"
@@ -63,16 +62,15 @@ def predict_data(
     data: Path | str,
     out: Path | str,
     *,
-    part: str = "all",
     options: RunOptions | None = None,
     tell: Tell = lambda _done, _total, _name: None,
 ) -> DataRun:
     """Find the objects in every image of a data set and write them to one folder.
 
-    ``data`` is the folder that the recipe's loader opens; ``part`` is train, val, test or
-    all. ``images.csv`` has a row an image: the classes found, joined by ``+`` or ``None``,
-    the highest score of each class, and of a wafer map its dies, those that fail, and the
-    share of these that lies in a pattern. ``objects.parquet`` is the table of `measure`; of
+    ``data`` is the folder that the recipe's loader opens; all its images are taken, whatever
+    the recipe's split. ``images.csv`` has a row an image: the classes found, joined by ``+``,
+    or ``None``, the highest score of each class, and of a wafer map its dies, those that
+    fail, and the share of these that lies in a pattern. ``objects.parquet`` is the table of `measure`; of
     a wafer map ``intensity_mean_fail`` is the share of an object's dies that fail.
     Each image is held whole, one at a time, and the table in memory.
 
@@ -93,10 +91,8 @@ def predict_data(
         )
     opened = open_model(Path(model), options)
     recipe = opened.segmenter.recipe
-    part = with_overrides(recipe, [f"evaluate.part={part}"]).evaluate.part
-    section = recipe.data.model_copy(update={"root": str(data), "also": ()})
-    source = open_source(recipe.model_copy(update={"data": section}))
-    entries = entries_of(source, part)
+    source = open_whole(recipe, Path(data))
+    entries = source.splits.train
     make_folder(folder)
     found = _Found()
     made = _objects(opened, source, entries, found, tell)
@@ -104,7 +100,9 @@ def predict_data(
     objects = pl.concat(found.tables) if found.tables else pl.DataFrame()
     with atomic_path(folder / OBJECTS) as partial:
         objects.write_parquet(partial)
-    for name, table in (("objects.csv", objects), (IMAGES, pl.DataFrame(found.images))):
+    # Every row is looked at for the types: the share is unknown where no die fails.
+    images = pl.DataFrame(found.images, infer_schema_length=None)
+    for name, table in (("objects.csv", objects), (IMAGES, images)):
         with atomic_path(folder / name) as partial:
             table.write_csv(partial)
     return DataRun(folder, len(entries), objects.height)

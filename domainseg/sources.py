@@ -68,6 +68,21 @@ class Source:
         return tuple(dict.fromkeys(kept))
 
 
+def open_whole(recipe: Recipe, root: Path) -> Source:
+    """Return the images in ``root`` as the recipe's loader reads them, all of them in ``train``.
+
+    No part is asked for and no further data joined: new images have no split.
+
+    Raises:
+        InputError: the folder is missing, empty, or its files do not pair up.
+        RecipeError: the recipe names classes the data has not.
+    """
+    dataset = recipe.data.loader.open(root, select=recipe.image.select or None)
+    entries = tuple(sorted(dataset.entries(), key=lambda entry: entry.id))
+    class_map = map_classes(dataset.classes, recipe.data.classes)
+    return Source(dataset, Splits(train=entries, val=(), test=()), class_map)
+
+
 def open_source(recipe: Recipe) -> Source:
     """Return the data of a recipe; no pixel is read.
 

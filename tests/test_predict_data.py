@@ -72,6 +72,19 @@ def test_the_masks_are_in_coco_and_hold_dies_only(model: Path, maps: Path, tmp_p
     assert sorted(areas) == [4, 4, 9, 2600, 2600, 2600]
 
 
+def test_new_maps_need_no_split_and_no_label(
+    bright_model: Write, maps: Path, tmp_path: Path
+) -> None:
+    data = {
+        "loader": {"name": "mixedwm38"},
+        "channels": "die_map",
+        "split": {"by": "column", "column": "split"},
+        "normalise": {"scope": "fixed", "fixed_low": 0.0, "fixed_high": 1.0},
+    }
+    model = bright_model(classes=PATTERNS, data=data, head={"name": "pattern"})
+    assert predict_data(model, maps, tmp_path / "out").images == 3
+
+
 def test_a_folder_with_files_is_not_written_over(model: Path, maps: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     predict_data(model, maps, out)
