@@ -163,6 +163,7 @@ def _looking(asked: Evaluate, model: Model, source: Source) -> Looking:
         boundary_px=asked.boundary_px,
         size_bins_px=(*asked.size_bins_px, math.inf),
         rates=asked.false_calls_per_mpx,
+        image_pixels=asked.image_px,
         class_names=source.classes,
         classed=source.classes == model.segmenter.classes,
     )

@@ -241,6 +241,8 @@ class Evaluate(Section):
             the same area) that recall is reported by; the last has no upper end.
         false_calls_per_mpx: with ``defects``, where recall is read off the free-response
             curve.
+        image_px: with ``defects``, pixels of an image whose largest probabilities score it,
+            their mean; about the area of the smallest defect.
         boundary_px: with ``defects``, tolerance of outlines, null = .75 % of the diagonal.
         seed: of the bootstrap that gives the intervals.
     """
@@ -253,6 +255,7 @@ class Evaluate(Section):
     min_cover: Annotated[float, Field(gt=0, le=1)] = 0.1
     size_bins_px: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 4, 8, 16, 32, 64)
     false_calls_per_mpx: tuple[Annotated[float, Field(ge=0)], ...] = (0.1, 1.0, 10.0)
+    image_px: Annotated[int, Field(ge=1)] = 1
     boundary_px: Annotated[float, Field(ge=0)] | None = None
     seed: int = 0
 

@@ -18,9 +18,10 @@ Model = UNet | FPN | FCN
 SMALL: tuple[Model, ...] = (
     UNet(weights=None, depth=3, decoder_channels=(16, 8, 8)),
     FPN(weights=None, depth=3, pyramid_channels=16, decoder_channels=8),
+    FPN(weights=None, depth=3, finest=0, pyramid_channels=8, decoder_channels=8, refinements=2),
     FCN(weights=None, depth=3),
 )
-NAMES = [model.name for model in SMALL]
+NAMES = ["unet", "fpn", "fpn-refined", "fcn"]
 
 
 @pytest.mark.parametrize("model", SMALL, ids=NAMES)
@@ -88,6 +89,7 @@ def test_an_encoder_with_squeeze_and_excitation_is_named() -> None:
         ),
         (lambda: FPN(depth=1), "depth is 1, wanted 2 to 5"),
         (lambda: FPN(depth=3, finest=3), "finest is 3, wanted 0 to 2"),
+        (lambda: FPN(refinements=-1), "refinements is -1, wanted 0 or more"),
         (lambda: FCN(depth=1), "depth is 1, wanted 2 to 5"),
         (lambda: FCN(depth=2, finest=0), "finest is 0, wanted 1 to 1"),
     ],

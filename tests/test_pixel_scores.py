@@ -223,6 +223,30 @@ def test_images_are_ranked_by_their_largest_probability_and_by_their_best_object
     assert found.to_json()["by_object"] == {"auroc": 0.625, "average_precision": 0.75}
 
 
+def test_an_image_counts_by_the_mean_of_its_largest_probabilities() -> None:
+    quanta = np.random.default_rng(0).integers(0, 256, (2, 9, 7), dtype=np.uint8)
+    ignore = np.zeros((9, 7), bool)
+    ignore[:, 3] = True
+    largest = np.sort(probability(quanta.max(0)[~ignore]).astype(np.float64))[::-1]
+    nothing = objects("....")
+    for pixels in (1, 5, 54, 1000):
+        seen = image_score(
+            "a", nothing, defect=True, foreground=quanta, ignore=ignore, pixels=pixels
+        )
+        assert seen.probability == pytest.approx(largest[:pixels].mean(), abs=1e-6)
+    # One loud pixel is more than a quiet defect, but not over as many pixels as that has.
+    loud, quiet = np.zeros((2, 1, 6, 6), np.uint8)
+    loud[0, 0, 0], quiet[0, 2:4, 2:4] = 255, 200
+    for pixels, auroc in ((1, 0.0), (4, 1.0)):
+        images = [
+            image_score("a", nothing, defect=False, foreground=loud, pixels=pixels),
+            image_score("b", nothing, defect=True, foreground=quiet, pixels=pixels),
+        ]
+        assert summarise_images(images, pixels=pixels).by_probability.auroc == auroc
+    ranked = summarise_images(images, pixels=4)
+    assert ranked.table()[1][0][0] == "1 with, 1 without, by mean of the 4 largest probabilities"
+
+
 def test_without_maps_only_objects_rank_images() -> None:
     nothing = objects("....")
     found = summarise_images([image_score("a", nothing, defect=True)])

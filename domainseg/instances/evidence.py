@@ -71,6 +71,7 @@ class Looking:
         boundary_px: tolerance of outlines, None for a share of the diagonal.
         size_bins_px: edges of the sizes recall is reported by.
         rates: false calls per Mpx at which recall is read off the free-response curve.
+        image_pixels: pixels whose largest probabilities score an image.
         class_names: names of the K classes.
         classed: whether truth and prediction have the same classes.
     """
@@ -80,6 +81,7 @@ class Looking:
     boundary_px: float | None = None
     size_bins_px: tuple[float, ...] = SIZE_BINS_PX
     rates: tuple[float, ...] = ()
+    image_pixels: int = 1
     class_names: tuple[str, ...] = ()
     classed: bool = True
 
@@ -125,6 +127,7 @@ class Evidence:
                     defect=defect,
                     foreground=one.foreground,
                     ignore=one.ignore,
+                    pixels=looking.image_pixels,
                 )
             )
         if truth is None:
@@ -171,7 +174,8 @@ class Evidence:
                 pixels=summarise_pixels(self._pixels, class_names=told_apart),
             )
         if self._scores:
-            evaluation = replace(evaluation, image_level=summarise_images(self._scores))
+            ranked = summarise_images(self._scores, pixels=looking.image_pixels)
+            evaluation = replace(evaluation, image_level=ranked)
         if self._labels:
             labels = summarise_labels(self._labels, class_names=looking.class_names)
             evaluation = replace(evaluation, image_labels=labels)

@@ -23,6 +23,14 @@ def _twice(features: Tensor) -> Tensor:
     return F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
+def _convolution(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
 class _Level(nn.Module):
     """One pyramid level brought up to the finest: convolutions, each followed by a doubling."""
 
@@ -31,12 +39,7 @@ class _Level(nn.Module):
         self.doublings = doublings
         count = max(1, doublings)
         self.convolutions = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(pyramid if i == 0 else width, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            )
-            for i in range(count)
+            _convolution(pyramid if i == 0 else width, width) for i in range(count)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -51,13 +54,20 @@ class PyramidDecoder(nn.Module):
     """Top-down pyramid over the encoder's strides ``finest`` and coarser, summed at ``finest``."""
 
     def __init__(
-        self, encoder_channels: Sequence[int], *, pyramid: int, width: int, finest: int
+        self,
+        encoder_channels: Sequence[int],
+        *,
+        pyramid: int,
+        width: int,
+        finest: int,
+        refinements: int,
     ) -> None:
         super().__init__()
         used = list(encoder_channels[finest:])
         self.finest = finest
         self.lateral = nn.ModuleList(nn.Conv2d(c, pyramid, 1) for c in used)
         self.levels = nn.ModuleList(_Level(pyramid, width, doublings=i) for i in range(len(used)))
+        self.refinements = nn.Sequential(*(_convolution(width, width) for _ in range(refinements)))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return ``(B, width, H, W)`` at the size of the image, ``features[0]``'s."""
@@ -67,6 +77,7 @@ class PyramidDecoder(nn.Module):
             pyramid.insert(0, finer + _twice(pyramid[0]))
         merged = sum(level(p) for level, p in zip(self.levels, pyramid, strict=True))
         assert isinstance(merged, Tensor)
+        merged = self.refinements(merged)
         for _ in range(self.finest):
             merged = _twice(merged)
         return merged
@@ -84,6 +95,8 @@ class FPN:
             0 = the image's own pixels join the pyramid.
         pyramid_channels: width of the top-down path.
         decoder_channels: width of the semantic branch.
+        refinements: 3 x 3 convolutions after the levels are summed, at the finest: what is
+            a pixel wide among noise takes more than the one that the finest level has.
     """
 
     name: Literal["fpn"] = "fpn"
@@ -93,12 +106,15 @@ class FPN:
     finest: int = 1
     pyramid_channels: int = 96
     decoder_channels: int = 48
+    refinements: int = 0
 
     def __post_init__(self) -> None:
         if not 2 <= self.depth <= 5:
             raise ValueError(f"depth is {self.depth}, wanted 2 to 5")
         if not 0 <= self.finest < self.depth:
             raise ValueError(f"finest is {self.finest}, wanted 0 to {self.depth - 1}")
+        if self.refinements < 0:
+            raise ValueError(f"refinements is {self.refinements}, wanted 0 or more")
 
     @property
     def stride(self) -> int:
@@ -117,6 +133,7 @@ class FPN:
             pyramid=self.pyramid_channels,
             width=self.decoder_channels,
             finest=self.finest,
+            refinements=self.refinements,
         )
         return EncoderDecoder(
             encoder,
