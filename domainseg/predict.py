@@ -25,7 +25,7 @@ from domainseg.images import (
 from domainseg.images.damage_log import PixelBox
 from domainseg.images.files import Location, location_of
 from domainseg.images.normalise import Range
-from domainseg.images.regions import Inspected, Regions, read_regions
+from domainseg.images.regions import Inspected, Regions, edge_boxes, read_regions
 from domainseg.images.tissue import find_tissue
 from domainseg.instances.export import join_objects
 from domainseg.model_plane import group_range, levels_read
@@ -131,8 +131,8 @@ class _Call:
                 spacing = (options.spacing_um, options.spacing_um)
             sample = Sample(name, image, image.channels, spacing_um=spacing)
             area = self.area(sample, image)
-            if area is not None and area.damaged:
-                lost = _Lost(area.damaged, area.shape)
+            if area is not None and (unseen := (*area.damaged, *area.left_out)):
+                lost = _Lost(unseen, area.shape)
                 # Read like an array, by rows: the image need not fit in memory.
                 sample = replace(sample, ignore=cast("NDArray[np.bool_]", lost))
             record = describe(
@@ -163,16 +163,21 @@ class _Call:
             damaged = find_damaged(image, levels=levels, threads=torch.get_num_threads())
         wanted = segmenter.recipe.tiling.tissue
         tissue = find_tissue(image) if wanted else None
-        if self.regions is None and tissue is None and not damaged:
-            return None
-        return Inspected(
-            (image.shape[1], image.shape[2]), regions=self.regions, tissue=tissue, damaged=damaged
+        shape = (image.shape[1], image.shape[2])
+        edges = segmenter.recipe.image.ignore_edges_px
+        area = Inspected(
+            shape,
+            regions=self.regions,
+            tissue=tissue,
+            damaged=damaged,
+            left_out=edge_boxes(shape, edges, where=sample.id),
         )
+        return None if area.is_everything else area
 
 
 @dataclass(frozen=True, slots=True)
 class _Lost:
-    """Where an image could not be read, sliced by rows like a mask ``(H, W)``."""
+    """Where an image could not be read or shows something else, sliced by rows like a mask."""
 
     boxes: tuple[PixelBox, ...]
     shape: tuple[int, int]

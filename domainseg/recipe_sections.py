@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator, with_config
 
 from domainseg import catalog
 from domainseg.images.normalise import Normalisation
+from domainseg.images.regions import Edge
 from domainseg.loaders.splits import Split
 
 Loader = Annotated[catalog.Loader, Field(discriminator="name")]
@@ -40,9 +41,13 @@ class ImageRules(Section):
 
     Attributes:
         select: what is taken of a stack, by name or index, as in ``{z: max, t: 0}``.
+        ignore_edges_px: rows or columns along the edges ``top``, ``bottom``, ``left`` and
+            ``right`` that show something else, such as the data bar of a microscope; neither
+            training nor scores nor predictions look at them.
     """
 
     select: dict[str, Any] = Field(default_factory=dict)
+    ignore_edges_px: dict[Edge, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class Addition(Section):

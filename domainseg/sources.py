@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.errors import InputError, RecipeError, sentence
+from domainseg.images.regions import Edge, edge_boxes
 from domainseg.instances.planes import pixels_of
 from domainseg.loaders.splits import Splits, split
 from domainseg.recipe import Recipe
@@ -33,11 +34,19 @@ class ClassMap:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a recipe's samples come from."""
+    """Where a recipe's samples come from.
+
+    Attributes:
+        dataset: the images.
+        splits: which of them are for what.
+        class_map: their classes to the recipe's.
+        ignore_edges_px: rows or columns along the edges that are left out.
+    """
 
     dataset: Dataset
     splits: Splits
     class_map: ClassMap
+    ignore_edges_px: Mapping[Edge, int] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -45,8 +54,14 @@ class Source:
         return self.class_map.names
 
     def load(self, entry: Entry) -> Sample:
-        """Return the sample with its classes mapped; objects of dropped classes are gone."""
+        """Return the sample with its classes mapped; objects of dropped classes are gone.
+
+        Raises:
+            InputError: nothing is left between the edges; and what the loader raises.
+        """
         sample = self.dataset.load(entry)
+        if any(self.ignore_edges_px.values()):
+            sample = replace(sample, ignore=_without_edges(sample, self.ignore_edges_px))
         truth, semantic = sample.truth, sample.semantic
         if truth is not None:
             truth = map_instances(truth, self.class_map)
@@ -68,6 +83,17 @@ class Source:
         return tuple(dict.fromkeys(kept))
 
 
+def _without_edges(sample: Sample, widths_px: Mapping[Edge, int]) -> NDArray[np.bool_]:
+    """Return what of an image is left out, bool ``(H, W)``, its edges with it."""
+    _, height, width = sample.image.shape
+    ignore = np.zeros((height, width), bool)
+    if sample.ignore is not None:
+        ignore |= sample.ignore
+    for (y0, x0), (y1, x1) in edge_boxes((height, width), widths_px, where=sample.id):
+        ignore[y0:y1, x0:x1] = True
+    return ignore
+
+
 def open_whole(recipe: Recipe, root: Path) -> Source:
     """Return the images in ``root`` as the recipe's loader reads them, all of them in ``train``.
 
@@ -80,7 +106,8 @@ def open_whole(recipe: Recipe, root: Path) -> Source:
     dataset = recipe.data.loader.open(root, select=recipe.image.select or None)
     entries = tuple(sorted(dataset.entries(), key=lambda entry: entry.id))
     class_map = map_classes(dataset.classes, recipe.data.classes)
-    return Source(dataset, Splits(train=entries, val=(), test=()), class_map)
+    parts = Splits(train=entries, val=(), test=())
+    return Source(dataset, parts, class_map, recipe.image.ignore_edges_px)
 
 
 def open_source(recipe: Recipe) -> Source:
@@ -112,7 +139,7 @@ def open_source(recipe: Recipe) -> Source:
                 fix="merge or drop some",
             )
         )
-    return Source(dataset, splits, class_map)
+    return Source(dataset, splits, class_map, recipe.image.ignore_edges_px)
 
 
 @dataclass(frozen=True, slots=True)

@@ -319,49 +319,6 @@ class TestSoftEdges:
         )
 
 
-class TestIgnoredEdges:
-    def test_the_data_bar_is_left_out(self, tmp_path: Path) -> None:
-        options = MaskFolder(masks="binary", ignore_edges_px={"bottom": 1, "left": 2})
-        ignore = first(options, pair(tmp_path, TWO)).ignore
-        assert ignore is not None
-        assert ignore.astype(int).tolist() == [[1, 1, 0, 0, 0]] * 3 + [[1] * 5]
-
-    def test_it_joins_what_the_masks_leave_out(self, tmp_path: Path) -> None:
-        mask = np.where(TWO > 0, 1, 0)
-        mask[0, 4] = 9
-        options = MaskFolder(
-            masks="semantic",
-            classes={1: "pit", 9: "ignore"},
-            ignore="skip",
-            ignore_edges_px={"top": 0, "right": 0, "bottom": 1},
-        )
-        write(tmp_path / "skip/a.png", GREY == 7)
-        ignore = first(options, pair(tmp_path, mask)).ignore
-        assert ignore is not None
-        assert ignore.astype(int).tolist() == [
-            [0, 0, 0, 0, 1],
-            [0, 0, 1, 0, 0],
-            [0] * 5,
-            [1] * 5,
-        ]
-
-    def test_edges_of_no_width_leave_nothing_out(self, tmp_path: Path) -> None:
-        options = MaskFolder(masks="binary", ignore_edges_px={"top": 0})
-        assert first(options, pair(tmp_path, TWO)).ignore is None
-
-    def test_a_bar_that_covers_the_image_is_refused(self, tmp_path: Path) -> None:
-        options = MaskFolder(masks="binary", ignore_edges_px={"top": 3, "bottom": 1})
-        assert refusal(InputError, lambda: first(options, pair(tmp_path, TWO))) == (
-            f"{tmp_path}/images/a.png: found 4 x 5 px, all of them within ignore_edges_px, wanted "
-            "pixels to look at; lower ignore_edges_px or leave the image out."
-        )
-
-    def test_a_negative_width_is_refused(self) -> None:
-        assert refusal(RecipeError, lambda: MaskFolder(ignore_edges_px={"top": -1})) == (
-            "ignore_edges_px: found -1 px at the top, wanted 0 or more; change it."
-        )
-
-
 class TestGroups:
     def frames(self, root: Path) -> Path:
         for name in ("e1_n95", "e2_n110", "e3_n130", "e1_n151", "e1_n7"):

@@ -71,6 +71,21 @@ def test_a_run_folder_holds_every_form_of_the_result(
     assert read_objects(found, read_image(found)).height == 2
 
 
+def test_a_data_bar_is_not_looked_at(tmp_path: Path, bright_model: Write, discs: Draw) -> None:
+    labels = discs((70, 90), (20, 30, 9))
+    pixels = grey(labels)
+    pixels[60:, 10:80] = 255
+    image = save_png(tmp_path / "sem.png", pixels)
+    edges = {"ignore_edges_px": {"bottom": 10}}
+    model = bright_model(image=edges, data={"normalise": {"scope": "image"}})
+    (run,) = predict(model, [image], tmp_path / "out")
+    np.testing.assert_array_equal(read_labels(run.folder / "labels.tif"), labels)
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["inspected_px"] == 60 * 90
+    # Nor does the bar stretch the intensities.
+    assert record["intensity"] == {"low": [10.0] * 3, "high": [240.0] * 3}
+
+
 def gradient(shape: tuple[int, int]) -> NDArray[np.float64]:
     y, x = np.mgrid[: shape[0], : shape[1]]
     return np.asarray((y + 2 * x) / max(1, shape[0] + 2 * shape[1] - 3))

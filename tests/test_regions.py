@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from domainseg.errors import InputError, MissingInputError
 from domainseg.images import regions as regions_module
-from domainseg.images.regions import Box, Inspected, Regions, read_regions, regions_of
+from domainseg.images.regions import (
+    Box,
+    Edge,
+    Inspected,
+    Regions,
+    edge_boxes,
+    read_regions,
+    regions_of,
+)
 from domainseg.images.resample import Grid, resample_labels
 from domainseg.images.tissue import Tissue
 
@@ -427,13 +435,49 @@ def test_tissue_of_another_image_is_refused() -> None:
 def test_the_record_says_what_limits_the_area(write: Write) -> None:
     path = write(collection(polygon(square(0, 0, 2)), polygon(square(1, 1, 2))))
     area = Inspected(
-        (8, 8), read_regions(path), coarse((8, 8), (1, 1)), damaged=(((0, 0), (2, 3)),)
+        (8, 8),
+        read_regions(path),
+        coarse((8, 8), (1, 1)),
+        damaged=(((0, 0), (2, 3)),),
+        left_out=(((7, 0), (8, 8)),),
     )
     expected = {
         "roi": {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "polygons": 2},
         "tissue": {"downsample": [4.0, 4.0], "share": 0.25, "assumed": None},
         "damaged": [[[0, 0], [2, 3]]],
+        "left_out": [[[7, 0], [8, 8]]],
     }
     assert area.to_record() == expected
     assert json.loads(json.dumps(area.to_record())) == expected
-    assert Inspected((8, 8)).to_record() == {"roi": None, "tissue": None, "damaged": []}
+    whole = {"roi": None, "tissue": None, "damaged": [], "left_out": []}
+    assert Inspected((8, 8)).to_record() == whole
+
+
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    widths=st.dictionaries(st.sampled_from(["top", "bottom", "left", "right"]), st.integers(0, 5)),
+)
+def test_edges_are_left_out_once_and_nothing_else_is(
+    shape: tuple[int, int], widths: dict[Edge, int]
+) -> None:
+    height, width = shape
+    y, x = np.mgrid[:height, :width]
+    seen = (y >= widths.get("top", 0)) & (y < height - widths.get("bottom", 0))
+    seen &= (x >= widths.get("left", 0)) & (x < width - widths.get("right", 0))
+    if not seen.any():
+        with pytest.raises(InputError) as caught:
+            edge_boxes(shape, widths, where="a.tif")
+        assert str(caught.value) == (
+            f"a.tif: found {height} x {width} px, all of them within ignore_edges_px, wanted "
+            "pixels to look at; lower image.ignore_edges_px or leave the image out."
+        )
+        return
+    boxes = edge_boxes(shape, widths, where="a.tif")
+    times = np.zeros(shape, int)
+    for (y0, x0), (y1, x1) in boxes:
+        assert (y0, x0) < (y1, x1)
+        times[y0:y1, x0:x1] += 1
+    np.testing.assert_array_equal(times, ~seen)
+    area = Inspected(shape, left_out=boxes)
+    np.testing.assert_array_equal(area.inside(((0, 0), shape)), seen)
+    assert area.is_everything == bool(seen.all())

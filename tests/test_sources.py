@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,18 @@ import pytest
 import tifffile
 
 from domainseg.errors import InputError, RecipeError
+from domainseg.loaders.splits import Splits
 from domainseg.recipe import Recipe, recipe_from_json
-from domainseg.records import Instances, Sample
+from domainseg.records import Entry, Instances, Sample
 from domainseg.sources import (
     DROPPED,
     ClassMap,
+    Source,
     map_classes,
     map_instances,
     map_semantic,
     open_source,
+    open_whole,
     presence,
     truth_labels,
 )
@@ -248,3 +251,58 @@ def test_a_source_of_made_up_data_needs_no_folder(recipe: Recipe) -> None:
     values["data"] |= {"loader": {"name": "scenes", "train": 1}, "root": None, "classes": None}
     source = open_source(recipe_from_json(values, where="r"))
     assert source.classes == ("cell",)
+
+
+class TestIgnoredEdges:
+    @dataclass(frozen=True)
+    class Single:
+        """A data set of one image."""
+
+        sample: Sample
+        classes: tuple[str, ...] = CLASSES
+
+        def entries(self) -> tuple[Entry, ...]:
+            return (Entry("a", "a"),)
+
+        def load(self, entry: Entry) -> Sample:
+            assert entry.id == "a"
+            return self.sample
+
+    def test_they_join_what_the_data_leaves_out(self, objects: Instances) -> None:
+        sample = replace(sample_of(objects), ignore=LABELS == 3)
+        source = Source(
+            self.Single(sample),
+            Splits((), (), ()),
+            map_classes(CLASSES, None),
+            {"bottom": 1, "left": 2},
+        )
+        ignore = source.load(Entry("a", "a")).ignore
+        assert ignore is not None
+        assert ignore.astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+
+    def test_edges_of_no_width_leave_nothing_out(self, objects: Instances) -> None:
+        source = Source(
+            self.Single(sample_of(objects)),
+            Splits((), (), ()),
+            map_classes(CLASSES, None),
+            {"top": 0},
+        )
+        assert source.load(Entry("a", "a")).ignore is None
+
+    def test_a_recipe_says_which(self, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir()
+        (tmp_path / "labels").mkdir()
+        tifffile.imwrite(tmp_path / "images/a.tif", np.zeros((3, 4), np.uint8))
+        tifffile.imwrite(tmp_path / "labels/a.tif", LABELS)
+        loader = {"name": "mask_folder", "masks": "labels", "class_name": "pore"}
+        values = {
+            "data": {"loader": loader, "root": str(tmp_path)},
+            "image": {"ignore_edges_px": {"bottom": 2}},
+            "model": {"name": "unet", "weights": None},
+            "head": {"name": "semantic"},
+            "train": {"max_steps": 1},
+        }
+        source = open_whole(recipe_from_json(values, where="r"), tmp_path)
+        ignore = source.load(source.splits.train[0]).ignore
+        assert ignore is not None
+        assert ignore.sum() == 8

@@ -10,10 +10,10 @@ polygons that share an edge share no pixel and leave none out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numba
 import numpy as np
@@ -26,6 +26,7 @@ from domainseg.images.tissue import Tissue
 
 Box = tuple[tuple[int, int], tuple[int, int]]
 """``((y0, x0), (y1, x1))`` half-open, px of the full resolution."""
+Edge = Literal["top", "bottom", "left", "right"]
 Floats = NDArray[np.float64]
 Points = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
@@ -120,6 +121,7 @@ class Inspected:
         regions: polygons it is limited to, None = no limit.
         tissue: tissue it is limited to, None = no limit.
         damaged: boxes that could not be read and are left out; they may overlap.
+        left_out: boxes that are left out because they show something else, such as a data bar.
 
     Raises:
         InputError: when no polygon meets the image.
@@ -129,6 +131,7 @@ class Inspected:
     regions: Regions | None = None
     tissue: Tissue | None = None
     damaged: tuple[Box, ...] = ()
+    left_out: tuple[Box, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tissue is not None and self.tissue.shape != self.shape:
@@ -148,7 +151,8 @@ class Inspected:
     @property
     def is_everything(self) -> bool:
         """Whether every pixel of the image is inspected."""
-        return self.regions is None and self.tissue is None and not self.damaged
+        limited = self.regions is not None or self.tissue is not None
+        return not (limited or self.damaged or self.left_out)
 
     def at(self, rows: Ints, columns: Ints) -> Mask:
         """Return which pixels of these rows and columns are inspected, bool ``(h, w)``.
@@ -162,7 +166,7 @@ class Inspected:
             out &= self.regions.inside_at(rows + 0.5, columns + 0.5)
         if self.tissue is not None:
             out &= self.tissue.at(rows, columns)
-        for box in self.damaged:
+        for box in (*self.damaged, *self.left_out):
             _set(out, rows, columns, box, value=False)
         return out
 
@@ -206,7 +210,37 @@ class Inspected:
             "roi": regions and {"sha256": regions.sha256, "polygons": len(regions)},
             "tissue": tissue and tissue.to_record(),
             "damaged": [[list(corner) for corner in box] for box in self.damaged],
+            "left_out": [[list(corner) for corner in box] for box in self.left_out],
         }
+
+
+def edge_boxes(
+    shape: tuple[int, int], widths_px: Mapping[Edge, int], *, where: object
+) -> tuple[Box, ...]:
+    """Return the rows and columns along the edges of an image ``(H, W)``; no two boxes overlap.
+
+    Raises:
+        InputError: when they are the whole image.
+    """
+    height, width = shape
+    top, left = widths_px.get("top", 0), widths_px.get("left", 0)
+    bottom, right = height - widths_px.get("bottom", 0), width - widths_px.get("right", 0)
+    if top >= bottom or left >= right:
+        raise InputError(
+            sentence(
+                where,
+                found=f"{height} x {width} px, all of them within ignore_edges_px",
+                wanted="pixels to look at",
+                fix="lower image.ignore_edges_px or leave the image out",
+            )
+        )
+    boxes: tuple[Box, ...] = (
+        ((0, 0), (top, width)),
+        ((bottom, 0), (height, width)),
+        ((top, 0), (bottom, left)),
+        ((top, right), (bottom, width)),
+    )
+    return tuple(box for box in boxes if box[0][0] < box[1][0] and box[0][1] < box[1][1])
 
 
 def read_regions(path: Path | str) -> Regions:

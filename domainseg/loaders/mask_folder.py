@@ -23,7 +23,7 @@ from domainseg.images import open_image, read_labels
 from domainseg.loaders import mask_options
 from domainseg.loaders.folder import ENDINGS, existing_folder, same_size, spacing_of
 from domainseg.loaders.index import indexed_entries
-from domainseg.loaders.mask_reading import POLYGON_ENDINGS, Edge, Reading, edges_of, of_folder
+from domainseg.loaders.mask_reading import POLYGON_ENDINGS, Reading, of_folder
 from domainseg.loaders.masks import GOOD, Annotation, class_names, nothing
 from domainseg.loaders.pairing import (
     Role,
@@ -98,8 +98,6 @@ class MaskFolder:
         ignore: folder of masks whose pixels above 0 are left out, named as the
             images with ``ignore_suffix``; an image may have none.
         ignore_suffix: what every ignore mask's name ends with, before its ending.
-        ignore_edges_px: rows or columns along the edges ``top``, ``bottom``, ``left`` and
-            ``right`` that are left out, such as the data bar of a microscope.
         spacing_um: pixel size of every image, overriding what the files say.
     """
 
@@ -129,12 +127,11 @@ class MaskFolder:
     leave_out: tuple[str, ...] = ()
     ignore: str | None = None
     ignore_suffix: str = ""
-    ignore_edges_px: dict[Edge, int] = field(default_factory=dict)
     spacing_um: float | tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         mask_options.check_classes(self.masks, self.classes, self.label_names, self.class_folders)
-        mask_options.check_values(self.masks, self.threshold, self.ignore_edges_px)
+        mask_options.check_threshold(self.masks, self.threshold)
         mask_options.check_unmarked(self.good_without_mask, self.labels_optional)
         mask_options.check_endings(self.image_endings, self.label_endings, self.masks)
         mask_options.check_columns(self.index, self.kind, self.group)
@@ -323,8 +320,8 @@ class Folder:
 
         Raises:
             InputError: when a file is damaged, the sizes differ, a mask holds what cannot
-                be a label or is not in the class table, a mask in a class folder
-                contradicts the folder, or every pixel is to be ignored.
+                be a label or is not in the class table, or a mask in a class folder
+                contradicts the folder.
         """
         image = open_image(self.images[entry.id], select=self.select)
         size = (image.shape[1], image.shape[2])
@@ -359,15 +356,12 @@ class Folder:
     def _ignore(
         self, entry: Entry, size: tuple[int, int], unsure: NDArray[np.bool_] | None
     ) -> NDArray[np.bool_] | None:
-        """Return the pixels left out: of the ignore mask, the edges, and the mask itself."""
+        """Return the pixels left out: of the ignore mask and of the mask itself."""
         parts = [] if unsure is None else [unsure]
         if (path := self.ignored.get(entry.id)) is not None:
             masked = read_labels(path) > 0
             same_size(path, masked, size)
             parts.append(masked)
-        if any(self.options.ignore_edges_px.values()):
-            path = self.images[entry.id]
-            parts.append(edges_of(path, size, self.options.ignore_edges_px))
         return np.logical_or.reduce(parts) if parts else None
 
 

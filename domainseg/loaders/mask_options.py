@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from domainseg.errors import RecipeError, sentence
 from domainseg.loaders.folder import ENDINGS
 from domainseg.loaders.index import refuse_columns_without_index
-from domainseg.loaders.mask_reading import Edge
 from domainseg.loaders.masks import BACKGROUND, IGNORE, class_names
 from domainseg.loaders.pairing import Role
 from domainseg.loaders.places import compiled, is_folder_column, owners
@@ -67,8 +66,8 @@ def _check_folders(masks: str, folders: Mapping[str, str | None]) -> None:
             )
 
 
-def check_values(masks: str, threshold: int | None, edges_px: Mapping[Edge, int]) -> None:
-    """Raise RecipeError for a threshold that nothing uses or that is 0, or negative edges."""
+def check_threshold(masks: str, threshold: int | None) -> None:
+    """Raise RecipeError for a threshold that nothing uses or that is 0."""
     if threshold is not None and (masks != "binary" or threshold < 1):
         raise _refused(
             "threshold",
@@ -76,14 +75,6 @@ def check_values(masks: str, threshold: int | None, edges_px: Mapping[Edge, int]
             wanted="1 or more with masks: binary, and none otherwise",
             fix="change one of them",
         )
-    for edge, width in edges_px.items():
-        if width < 0:
-            raise _refused(
-                "ignore_edges_px",
-                found=f"{width} px at the {edge}",
-                wanted="0 or more",
-                fix="change it",
-            )
 
 
 def check_unmarked(good_without_mask: bool, labels_optional: bool) -> None:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from domainseg.errors import InputError, sentence
 from domainseg.loaders import polygons
@@ -23,9 +19,6 @@ from domainseg.loaders.masks import (
     semantic_of,
 )
 from domainseg.records import Array, Instances
-
-Edge = Literal["top", "bottom", "left", "right"]
-EDGES: tuple[Edge, ...] = ("top", "bottom", "left", "right")
 
 POLYGON_ENDINGS = {"yolo_seg": ".txt", "labelme": ".json"}
 """Endings of annotation files that are no images."""
@@ -90,25 +83,3 @@ def of_folder(
             )
         )
     return truth if owner is None else of_one_class(truth, index)
-
-
-def edges_of(path: Path, size: tuple[int, int], widths_px: Mapping[Edge, int]) -> NDArray[np.bool_]:
-    """Return rows and columns along the edges of an image of ``(H, W)``, bool ``(H, W)``.
-
-    Raises:
-        InputError: when they are the whole image.
-    """
-    top, bottom, left, right = (widths_px.get(edge, 0) for edge in EDGES)
-    height, width = size
-    if top + bottom >= height or left + right >= width:
-        raise InputError(
-            sentence(
-                path,
-                found=f"{height} x {width} px, all of them within ignore_edges_px",
-                wanted="pixels to look at",
-                fix="lower ignore_edges_px or leave the image out",
-            )
-        )
-    edges = np.ones(size, bool)
-    edges[top : height - bottom, left : width - right] = False
-    return edges
