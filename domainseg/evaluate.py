@@ -33,8 +33,16 @@ from domainseg.records import Array, Entry, Instances, Sample
 from domainseg.results import LABEL_STORE, TABLE
 from domainseg.run_folder import MAPS, Run, finished, read_record
 from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task, sample_sha256
-from domainseg.segmenter import segment
-from domainseg.sources import Source, annotated, entries_of, labelled, open_source, truth_labels
+from domainseg.segmenter import segment, within_edges
+from domainseg.sources import (
+    Source,
+    annotated,
+    data_at,
+    entries_of,
+    labelled,
+    open_source,
+    truth_labels,
+)
 from domainseg.tiling.store import existing_store
 
 __all__ = ["evaluate_labels", "evaluate_model", "write_evaluation"]
@@ -60,8 +68,9 @@ def evaluate_model(
 ) -> Evaluation:
     """Return the scores of a model on the part of its recipe's data that ``part`` names.
 
-    ``data`` is the folder of the data, that of the recipe by default; ``part`` is train,
-    val, test or all, the recipe's ``evaluate.part`` by default. With ``out`` every image
+    ``data`` is the folder of the data, that of the recipe by default; ``data.also`` is then
+    left out: what is asked for is how well the model does there. ``part`` is train, val,
+    test or all, the recipe's ``evaluate.part`` by default. With ``out`` every image
     leaves a run folder there, with ``truth.tif`` and ``evaluation.json`` beside the results,
     so that a report can show where the model is wrong; a run that is there is scored again,
     not run again.
@@ -87,9 +96,7 @@ def evaluate_model(
     if true_diameter:
         _require_diameter(recipe, options)
     if data is not None:
-        # Not as an override: a path is no YAML.
-        section = recipe.data.model_copy(update={"root": str(data)})
-        recipe = recipe.model_copy(update={"data": section})
+        recipe = data_at(recipe, data)
     if part is not None:
         recipe = with_overrides(recipe, [f"evaluate.part={part}"])
     opened = replace(opened, segmenter=replace(opened.segmenter, recipe=recipe))
@@ -281,6 +288,7 @@ class _Scoring:
                 made.foreground if ranked else None,
             )
         folder = self.out / entry.id
+        area = within_edges(self.model.segmenter.recipe, sample)
         record = describe(
             self.model,
             sample,
@@ -289,13 +297,14 @@ class _Scoring:
             select=self.model.segmenter.recipe.image.select,
             diameter_px=diameter,
             group=group,
+            area=area,
         )
         if self.model.segmenter.recipe.data.diameter_px is not None:
             given = "truth" if self.true_diameter else "option"
             record["image"]["diameter_from"] = "training" if diameter is None else given
         run = finished(folder, record, restart=self.options.restart)
         if run is None:
-            task = Task(sample, record, diameter_px=diameter, intensity=group)
+            task = Task(sample, record, diameter_px=diameter, intensity=group, area=area)
             run = run_task(self.model, task, folder, options=self.options)
         return self.stored(run, plain=plain)
 

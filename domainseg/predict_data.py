@@ -6,7 +6,7 @@ Wafer maps come by the ten thousand in one file; a folder each would be no help.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from domainseg.atomic import atomic_path, make_folder
-from domainseg.errors import OutputError, sentence
+from domainseg.errors import OutputError, UsageError, sentence
 from domainseg.images.channels import DIE_FAILS, DIE_MAP, as_channels
 from domainseg.instances.export import write_coco
 from domainseg.instances.image_labels import NONE
@@ -76,11 +76,13 @@ def predict_data(
     Each image is held whole, one at a time, and the table in memory.
 
     Raises:
-        InputError: the data cannot be used.
+        InputError: the data cannot be used, or there is no image.
         OutputError: ``out`` holds files already, or cannot be written.
+        UsageError: an option was given that would do nothing here.
     """
     folder = Path(out)
     options = options or RunOptions()
+    _refuse_idle(options)
     if folder.exists() and any(folder.iterdir()) and not options.restart:
         raise OutputError(
             sentence(
@@ -96,7 +98,7 @@ def predict_data(
     entries = source.splits.train
     make_folder(folder)
     found = _Found()
-    made = _objects(opened, source, entries, found, tell)
+    made = _objects(opened, source, entries, found, options, tell)
     write_coco(folder / COCO, made, class_names=opened.segmenter.classes)
     objects = pl.concat(found.tables) if found.tables else pl.DataFrame()
     with atomic_path(folder / OBJECTS) as partial:
@@ -109,15 +111,49 @@ def predict_data(
     return DataRun(folder, len(entries), objects.height)
 
 
+def _refuse_idle(options: RunOptions) -> None:
+    """Raise UsageError for options of large images, which these are not."""
+    given = {
+        "--select": options.select is not None,
+        "--roi": options.roi is not None,
+        "--skip-bad-tiles": options.skip_bad_tiles,
+        "--max-memory": options.max_memory_mb is not None,
+        "--drop-maps": options.drop_maps,
+        "--keep-folders": options.keep_folders,
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                sentence(
+                    "predict",
+                    found=f"{name} with --data",
+                    wanted="options that take effect",
+                    fix=f"drop {name}, or name the images themselves",
+                )
+            )
+
+
 def _objects(
-    model: Model, source: Source, entries: tuple[Entry, ...], found: _Found, tell: Tell
+    model: Model,
+    source: Source,
+    entries: tuple[Entry, ...],
+    found: _Found,
+    options: RunOptions,
+    tell: Tell,
 ) -> Iterator[tuple[str, Instances]]:
     """Yield the objects of each image; its rows go to ``found`` on the way."""
     ranges = group_ranges(model.segmenter.recipe, source, entries)
     for done, entry in enumerate(entries):
         tell(done, len(entries), entry.id)
         sample = source.load(entry)
-        objects = segment(model.segmenter, sample, intensity=ranges.get(entry.group)).instances()
+        if options.spacing_um is not None:
+            sample = replace(sample, spacing_um=(options.spacing_um, options.spacing_um))
+        objects = segment(
+            model.segmenter,
+            sample,
+            diameter_px=options.diameter_px,
+            intensity=ranges.get(entry.group),
+        ).instances()
         found.tables.append(_measured(model, sample, objects))
         found.images.append(_row(model.segmenter.classes, sample, objects))
         yield sample.id, objects

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -252,6 +252,15 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
+class ListsUnlabelled(Protocol):
+    """A loader that leaves out, unless it is asked, the images that nobody has labelled."""
+
+    def with_unlabelled(self) -> Self:
+        """Return the loader that lists them too."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """A window the network sees and the part of it that is kept.
@@ -281,6 +290,11 @@ class Maps:
     foreground: NDArray[np.uint8]
     height: NDArray[np.uint16]
     classes: NDArray[np.uint8]
+
+    def within(self, inside: NDArray[np.bool_]) -> Maps:
+        """Return the maps with background that nobody looked at outside of ``(H, W)``."""
+        classes = np.where(inside, self.classes, np.uint8(UNSEEN))
+        return Maps(self.foreground * inside, self.height * inside, classes)
 
 
 def quantise_logit(logit: Array) -> NDArray[np.uint8]:

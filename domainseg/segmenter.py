@@ -17,6 +17,7 @@ from domainseg.allocator import keep_freed_memory
 from domainseg.errors import ModelFileError, RecipeError, sentence
 from domainseg.images.channels import DIE_MAP
 from domainseg.images.normalise import Range
+from domainseg.images.regions import Inspected, edge_boxes
 from domainseg.images.resample import Grid, labels_to_source
 from domainseg.instances.basins import Decoded, DecodeOptions, decode
 from domainseg.model_plane import model_plane
@@ -271,7 +272,17 @@ def mapped_by(
     if blind and len(tiles(plane.grid.model_shape, segmenter.lattice)) > 1:
         warnings.append(tiling_shows(blind))
     maps = forward_maps(segmenter.make_maps, plane, segmenter.lattice)
+    if (area := within_edges(recipe, sample)) is not None:
+        maps = maps.within(area.on_grid(plane.grid, ((0, 0), plane.grid.model_shape)))
     return Mapped(maps, plane.grid, plane.intensity, tuple(warnings))
+
+
+def within_edges(recipe: Recipe, sample: Sample) -> Inspected | None:
+    """Return an image less the edges that the recipe leaves out, None for all of it."""
+    _, height, width = sample.image.shape
+    edges = recipe.image.ignore_edges_px
+    area = Inspected((height, width), left_out=edge_boxes((height, width), edges, where=sample.id))
+    return None if area.is_everything else area
 
 
 def segmentation_of(mapped: Mapped, options: DecodeOptions) -> Segmentation:

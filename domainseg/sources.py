@@ -14,7 +14,15 @@ from domainseg.images.regions import Edge, edge_boxes
 from domainseg.instances.planes import pixels_of
 from domainseg.loaders.splits import Splits, split
 from domainseg.recipe import Recipe
-from domainseg.records import MAX_CLASSES, Array, Dataset, Entry, Instances, Sample
+from domainseg.records import (
+    MAX_CLASSES,
+    Array,
+    Dataset,
+    Entry,
+    Instances,
+    ListsUnlabelled,
+    Sample,
+)
 
 DROPPED = -1
 
@@ -94,17 +102,31 @@ def _without_edges(sample: Sample, widths_px: Mapping[Edge, int]) -> NDArray[np.
     return ignore
 
 
+def data_at(recipe: Recipe, root: Path | str) -> Recipe:
+    """Return the recipe with its data in another folder, and no further data beside it."""
+    section = recipe.data.model_copy(update={"root": str(root), "also": ()})
+    return recipe.model_copy(update={"data": section})
+
+
 def open_whole(recipe: Recipe, root: Path) -> Source:
     """Return the images in ``root`` as the recipe's loader reads them, all of them in ``train``.
 
-    No part is asked for and no further data joined: new images have no split.
+    No part is asked for and no further data joined: new images have no split. Nor have they
+    labels: a loader that may leave out those without lists them.
 
     Raises:
         InputError: the folder is missing, empty, or its files do not pair up.
         RecipeError: the recipe names classes the data has not.
     """
-    dataset = recipe.data.loader.open(root, select=recipe.image.select or None)
+    loader = recipe.data.loader
+    if isinstance(loader, ListsUnlabelled):
+        loader = loader.with_unlabelled()
+    dataset: Dataset = loader.open(root, select=recipe.image.select or None)
     entries = tuple(sorted(dataset.entries(), key=lambda entry: entry.id))
+    if not entries:
+        raise InputError(
+            sentence(root, found="no image", wanted="at least one", fix="check the folder")
+        )
     class_map = map_classes(dataset.classes, recipe.data.classes)
     parts = Splits(train=entries, val=(), test=())
     return Source(dataset, parts, class_map, recipe.image.ignore_edges_px)

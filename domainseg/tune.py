@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,11 +34,11 @@ from domainseg.quality.tuning import (
     keeps,
     preference,
 )
-from domainseg.recipe import Recipe, with_overrides
+from domainseg.recipe import Recipe, recipe_from_json, with_overrides
 from domainseg.records import Instances, Sample
 from domainseg.runs import Model, RunOptions, open_model
 from domainseg.segmenter import Mapped, decode_options, mapped_by, segmentation_of
-from domainseg.sources import Source, annotated, entries_of, labelled, open_source
+from domainseg.sources import Source, annotated, data_at, entries_of, labelled, open_source
 
 THRESHOLDS = (0.15, 0.25, 0.35, 0.45, 0.5, 0.55, 0.65, 0.75, 0.85)
 """Foreground probabilities that are tried."""
@@ -80,6 +81,7 @@ class _Case:
     """One validation image: its maps and its truth."""
 
     id: str
+    group: str
     mapped: Mapped
     truth: Instances | None
     labels: NDArray[np.bool_]
@@ -104,10 +106,13 @@ def tune(
     Tried are thresholds, prominences where objects are split, smallest areas and smallest
     scores; of a model that learns from image labels, smallest areas and scores of each
     class, for the best F1 of its image labels. The network runs once. ``data`` is the folder
-    of the data, that of the recipe by default. The model file, or a copy at ``out``, then
-    holds the rules, what they reach, and the calibration of its scores.
+    of the data, that of the recipe by default; ``data.also`` is then left out. The model
+    file, or a copy at ``out``, then holds the rules, what they reach, and the calibration of
+    its scores; of ``options.overrides`` it keeps nothing.
 
-    Every setting is judged by all that follows the network, as `evaluate` would judge it.
+    Every setting is judged by all that follows the network, as `evaluate` would judge it,
+    except that scores are chosen among those of objects that were linked; what they reach is
+    judged again. The rules so far stay where nothing that was tried serves the aim better.
 
     Raises:
         InputError: the data cannot be used, or has no truth object in this part.
@@ -119,8 +124,7 @@ def tune(
     opened = open_model(path, options or RunOptions())
     recipe = opened.segmenter.recipe
     if data is not None:
-        section = recipe.data.model_copy(update={"root": str(data)})
-        recipe = recipe.model_copy(update={"data": section})
+        recipe = data_at(recipe, data)
     part = with_overrides(recipe, [f"evaluate.part={part}"]).evaluate.part
     source = open_source(recipe)
     cases = _cases(opened, recipe, source, part, tell)
@@ -129,8 +133,9 @@ def tune(
     else:
         chosen = _tuned_objects(opened, cases, aim, tell)
     card, weights = read_model(path)
-    kept_recipe = _with_rules(opened.segmenter.recipe, chosen.rules)
-    fitted, errors = _calibrated(chosen.scored, calibration)
+    # The recipe of the file, without what was changed for this call.
+    kept_recipe = _with_rules(recipe_from_json(card.recipe, where=str(path)), chosen.rules)
+    fitted, errors = _calibrated(chosen.scored, [case.group for case in cases], calibration)
     record = {
         "aim": {
             "name": aim.name,
@@ -214,6 +219,7 @@ def _case(sample: Sample, mapped: Mapped, classes: Sequence[str], *, by_label: b
     hidden = 0 if sample.ignore is None else int(np.count_nonzero(sample.ignore))
     return _Case(
         sample.id,
+        sample.group,
         mapped,
         truth,
         tags,
@@ -236,6 +242,7 @@ def _tuned_objects(opened: Model, cases: Sequence[_Case], aim: Aim, tell: Tell) 
     judge = _Judge(cases, _rule(recipe))
     options = decode_options(recipe, classes)
     before = judge.evidence(options).at(0.0)
+    held = preference(before, aim)
     bare = replace(options, min_score=0.0)
     tries: list[tuple[str, tuple[Any, ...]]] = [("threshold", THRESHOLDS)]
     if options.split is not False and np.any(options.split):
@@ -258,12 +265,14 @@ def _tuned_objects(opened: Model, cases: Sequence[_Case], aim: Aim, tell: Tell) 
                 best, score, reached = tried, least, gained
     tell("trying rules", total, total)
     final = replace(best, min_score=score)
-    rules: dict[str, Any] = {"threshold": best.threshold, "min_score": round(score, 6)}
-    if any(name == "prominence" for name, _ in tries):
-        rules["prominence"] = best.prominence
-    if not isinstance(best.min_area_px, tuple):
-        rules["min_area_px"] = best.min_area_px
-    return _Chosen(rules, before, judge.evidence(final).at(0.0), judge.scored(final))
+    after = judge.evidence(final).at(0.0)
+    if preference(after, aim) <= held:
+        final, after = options, before
+    names = [*(name for name, _ in tries), "min_score"]
+    rules = {name: getattr(final, name) for name in names}
+    # One limit for each class is no value of these options, and was not tried.
+    rules = {name: value for name, value in rules.items() if not isinstance(value, tuple)}
+    return _Chosen(rules, before, after, judge.scored(final))
 
 
 def _set(options: DecodeOptions, name: str, value: Any) -> DecodeOptions | None:
@@ -358,8 +367,8 @@ def _tuned_labels(opened: Model, cases: Sequence[_Case], aim: Aim, tell: Tell) -
     for index, name in enumerate(classes):
         tell("trying rules", index, len(classes))
         mine = [(a[k == index], s[k == index]) for k, a, s in found]
-        area, score, _ = class_limits(present[:, index], mine)
-        areas[name], scores[name] = area, round(float(score), 6)
+        now = (_of_class(options.min_area_px, index), _of_class(options.min_score, index))
+        areas[name], scores[name], _ = class_limits(present[:, index], mine, now=now)
     tell("trying rules", len(classes), len(classes))
     final = replace(options, min_area_px=tuple(areas.values()), min_score=tuple(scores.values()))
     after = [_objects(case, final) for case in cases]
@@ -367,6 +376,11 @@ def _tuned_labels(opened: Model, cases: Sequence[_Case], aim: Aim, tell: Tell) -
     before = _label_outcome(present, [_objects(case, options)[0] for case in cases], cases)
     reached = _label_outcome(present, [kinds for kinds, _, _ in after], cases)
     return _Chosen({"min_area_px": areas, "min_score": scores}, before, reached, scored)
+
+
+def _of_class(limits: Any, index: int) -> Any:
+    """Return the limit of a class, of one for all of them or one for each."""
+    return limits[index] if isinstance(limits, tuple) else limits
 
 
 def _objects(
@@ -397,15 +411,19 @@ def _label_outcome(
 
 
 def _calibrated(
-    scored: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]], method: CalibrationMethod
+    scored: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]],
+    groups: Sequence[str],
+    method: CalibrationMethod,
 ) -> tuple[Calibration | None, tuple[float, float] | None]:
     """Return the calibration of all scores, and its error before and after.
 
-    The error after is that of scores calibrated by the other half of the images.
+    The error after is that of scores calibrated by the other half of the groups: images of
+    one part, or one wafer, are alike.
     """
     scores = np.concatenate([s for s, _ in scored])
     right = np.concatenate([r for _, r in scored])
-    half = np.concatenate([np.full(len(s), i % 2, bool) for i, (s, _) in enumerate(scored)])
+    sides = _halves(groups)
+    half = np.repeat([sides[group] for group in groups], [len(s) for s, _ in scored])
     try:
         fitted = fit_calibration(scores, right, method=method)
         crossed = scores.copy()
@@ -415,3 +433,9 @@ def _calibrated(
     except InputError:
         return None, None
     return fitted, (calibration_error(scores, right), calibration_error(crossed, right))
+
+
+def _halves(groups: Sequence[str]) -> dict[str, bool]:
+    """Return in which half of the groups each is; the halves have no order in common."""
+    mixed = sorted(set(groups), key=lambda group: hashlib.sha256(group.encode()).digest())
+    return {group: place % 2 == 1 for place, group in enumerate(mixed)}

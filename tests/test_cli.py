@@ -15,7 +15,7 @@ import tifffile
 from domainseg import __version__
 from domainseg.cli import options as options_module
 from domainseg.cli import screen
-from domainseg.cli.app import run
+from domainseg.cli.app import _goes_on, run
 from domainseg.errors import (
     DomainsegError,
     GateError,
@@ -178,8 +178,22 @@ class TestCodes:
         assert run(["data", "list"]) == 130
         assert capsys.readouterr() == (
             "",
-            "error: interrupted; repeat the command to go on with what is done.\n",
+            "error: interrupted; repeat the command.\n",
         )
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("train r.yaml -o out", "add --resume to go on with what is done"),
+            ("predict m a.tif -o out", "repeat the command to go on with what is done"),
+            ("evaluate m -o out", "repeat the command to go on with what is done"),
+            ("predict m --data d -o out", "repeat the command"),
+            ("evaluate m", "repeat the command"),
+            ("tune m", "repeat the command"),
+        ],
+    )
+    def test_only_what_goes_on_is_said_to(self, words: str, said: str) -> None:
+        assert _goes_on(words.split()) == said
 
     def test_the_entry_point_leaves_with_the_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from domainseg.cli import main

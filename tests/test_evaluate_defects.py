@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import tifffile
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from domainseg.cli.app import run
 from domainseg.errors import InputError, RecipeError
 from domainseg.evaluate import evaluate_model
 from domainseg.loaders.splits import Splits
+from domainseg.predict_data import predict_data
 from domainseg.recipe import load_recipe, with_overrides
 from domainseg.recipe_sections import Evaluate
 from domainseg.records import Entry, Instances, Sample
@@ -307,6 +309,30 @@ def test_tables_are_printed_of_what_was_asked_for(
         "2 with, 1 without, by largest probability",
     ):
         assert words in said
+
+
+def test_a_data_bar_is_seen_by_no_verb(bright_model: Write, data: Path, tmp_path: Path) -> None:
+    image = np.full(SHAPE, 10, np.uint8)
+    image[52:] = 240
+    tifffile.imwrite(data / "images/c.tif", image)
+    asked: dict[str, Any] = {
+        "data": {**DATA, "root": str(data)},
+        "evaluate": {"defects": True, "image_px": 9},
+    }
+    unaware = evaluate_model(bright_model(**asked))
+    assert unaware.detection is not None
+    assert unaware.detection.all.false == 2
+    model = bright_model(**asked, image={"ignore_edges_px": {"bottom": 8}})
+    found = evaluate_model(model)
+    assert found.detection is not None
+    assert found.detection.all.false == 1
+    assert found.image_level is not None
+    assert [one.object_score for one in found.image_level.images][2] == 0.0
+    assert found.image_level.by_probability.auroc == found.image_level.by_object.auroc == 1.0
+    assert evaluate_model(model, out=tmp_path / "out").to_json() == found.to_json()
+    run_ = predict_data(model, data, tmp_path / "tables")
+    table = pl.read_csv(run_.folder / "images.csv")
+    assert dict(zip(table["image"], table["objects"], strict=True))["c"] == 0
 
 
 def test_size_bins_must_rise() -> None:

@@ -115,16 +115,19 @@ def test_the_failing_share_is_that_of_the_union_of_the_masks() -> None:
     all_of_it = image_labels("b", labels("ring"), objects("1111...2"), failing=failing)
     assert all_of_it.failing_share == 1.0
     unmarked = image_labels("c", labels("ring"), objects("........"), failing=failing)
-    assert unmarked.failing_share is None
-    clean = image_labels("d", labels(), objects("1......."), failing=np.zeros((1, 8), bool))
+    assert unmarked.failing_share == 0.0
+    clean = image_labels("d", labels("ring"), objects("1......."), failing=np.zeros((1, 8), bool))
     assert clean.failing_share is None
-    summary = summarise_labels([found, all_of_it, unmarked, clean], class_names=NAMES)
-    assert summary.localised == 0.5
+    unlabelled = image_labels("e", labels(), objects("1......."), failing=failing)
+    assert unlabelled.failing_share is None
+    images = [found, all_of_it, unmarked, clean, unlabelled]
+    summary = summarise_labels(images, class_names=NAMES)
+    assert summary.localised == 1 / 3
     assert summary.to_json()["failing_dies"] == {
-        "images": 2,
-        "median_share": 0.7,
+        "images": 3,
+        "median_share": 0.4,
         "between": [0.02, 0.8],
-        "localised": 0.5,
+        "localised": 1 / 3,
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from domainseg.errors import OutputError
+from domainseg.errors import OutputError, UsageError
 from domainseg.loaders.wafer_map import PATTERNS
 from domainseg.predict_data import predict_data
 from domainseg.runs import RunOptions
@@ -83,6 +83,41 @@ def test_new_maps_need_no_split_and_no_label(
     }
     model = bright_model(classes=PATTERNS, data=data, head={"name": "pattern"})
     assert predict_data(model, maps, tmp_path / "out").images == 3
+
+
+def test_maps_that_nobody_has_labelled_are_looked_at(bright_model: Write, tmp_path: Path) -> None:
+    maps = tmp_path / "lot"
+    maps.mkdir()
+    dies = np.ones((2, 30, 26), np.uint8)
+    dies[1, 10:13, 10:13] = 2
+    np.savez(
+        maps / "wm811k_subset.npz",
+        maps_flat=dies.reshape(-1),
+        offsets=np.array([0, 780, 1560]),
+        shapes=np.array([[30, 26]] * 2, np.int16),
+        label=np.array(["", ""]),
+        split=np.array(["", ""]),
+        index=np.array([0, 1]),
+    )
+    data = {
+        "loader": {"name": "wm811k"},
+        "channels": "die_map",
+        "split": {"by": "hash"},
+        "normalise": {"scope": "fixed", "fixed_low": 0.0, "fixed_high": 1.0},
+    }
+    model = bright_model(classes=PATTERNS, data=data, head={"name": "pattern"})
+    run = predict_data(model, maps, tmp_path / "out")
+    assert (run.images, run.objects) == (2, 2 + 1)
+
+
+def test_options_that_would_do_nothing_are_refused(model: Path, maps: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        predict_data(model, maps, tmp_path / "out", options=RunOptions(max_memory_mb=1000.0))
+    assert str(caught.value) == (
+        "predict: found --max-memory with --data, wanted options that take effect; drop "
+        "--max-memory, or name the images themselves."
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_files_is_not_written_over(model: Path, maps: Path, tmp_path: Path) -> None:

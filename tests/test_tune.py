@@ -15,7 +15,8 @@ from domainseg.errors import InputError, RecipeError, UsageError
 from domainseg.models.model_file import read_card
 from domainseg.quality.tuning import Aim
 from domainseg.recipe import recipe_from_json
-from domainseg.tune import tune
+from domainseg.runs import RunOptions
+from domainseg.tune import _halves, tune
 
 Draw = Callable[..., NDArray[np.int32]]
 Write = Callable[..., Path]
@@ -86,6 +87,22 @@ def test_a_copy_leaves_the_model_as_it_was(bright_model: Write, data: Path, tmp_
     assert model.read_bytes() == before
     assert tuned.model == tmp_path / "tuned.safetensors"
     assert read_card(tuned.model).tuned["images"] == 4
+
+
+def test_what_was_changed_for_the_call_alone_is_not_kept(bright_model: Write, data: Path) -> None:
+    model = model_on(bright_model, data)
+    tune(model, options=RunOptions(overrides=("evaluate.seed=7", "instances.min_area_px=3")))
+    kept = recipe_from_json(read_card(model).recipe, where="model")
+    assert kept.evaluate.seed == 0
+
+
+def test_calibration_is_judged_on_other_groups_than_it_was_fitted_to() -> None:
+    groups = [f"tile {n // 6}" for n in range(240)]
+    halves = _halves(groups)
+    assert sorted(halves.values()) == [False] * 20 + [True] * 20
+    # Kinds that take turns would stand in one half each, were groups parted in their order.
+    assert len({halves[f"tile {n}"] for n in range(0, 40, 2)}) == 2
+    assert _halves(groups[::-1]) == halves
 
 
 def test_defects_are_judged_by_detection_with_a_budget(bright_model: Write, data: Path) -> None:

@@ -15,6 +15,7 @@ from domainseg.quality.tuning import (
     Outcome,
     area_candidates,
     best_score,
+    between,
     class_limits,
     keeps,
     preference,
@@ -44,7 +45,8 @@ def test_without_truth_and_calls_nothing_is_wrong() -> None:
 
 
 def test_best_f1_drops_false_calls_where_that_costs_less_than_it_gains() -> None:
-    assert best_score(EVIDENCE, Aim(), floor=0.0) == 0.6
+    # Between the score of the last call that is kept and that of the first that is dropped.
+    assert best_score(EVIDENCE, Aim(), floor=0.0) == 0.55
     assert EVIDENCE.at(0.8).f1 == pytest.approx(2 / 3)
     assert EVIDENCE.at(0.6).f1 == 0.75
 
@@ -52,19 +54,19 @@ def test_best_f1_drops_false_calls_where_that_costs_less_than_it_gains() -> None
 def test_recall_keeps_its_budget_of_false_calls() -> None:
     aim = Aim(name="recall", false_calls_per_mpx=0.4)
     score = best_score(EVIDENCE, aim, floor=0.0)
-    assert score == 0.8
+    assert score == 0.75
     assert EVIDENCE.at(score).found == 2
     assert keeps(EVIDENCE.at(score), aim)
     generous = Aim(name="recall", false_calls_per_mpx=0.5)
-    assert best_score(EVIDENCE, generous, floor=0.0) == 0.6
+    assert best_score(EVIDENCE, generous, floor=0.0) == 0.55
 
 
 def test_escape_keeps_its_bound_with_the_fewest_false_calls() -> None:
     bound = EVIDENCE.at(0.6).escape_bound
     aim = Aim(name="escape", escape_rate=bound)
-    assert best_score(EVIDENCE, aim, floor=0.0) == 0.6
+    assert best_score(EVIDENCE, aim, floor=0.0) == 0.55
     loose = Aim(name="escape", escape_rate=EVIDENCE.at(0.8).escape_bound)
-    assert best_score(EVIDENCE, loose, floor=0.0) == 0.8
+    assert best_score(EVIDENCE, loose, floor=0.0) == 0.75
 
 
 def test_a_bound_that_cannot_be_kept_is_come_near_to_and_said() -> None:
@@ -82,12 +84,23 @@ def test_a_bound_that_cannot_be_kept_is_come_near_to_and_said() -> None:
 def test_no_score_of_a_call_serves_better(aim: Aim) -> None:
     rng = np.random.default_rng(4)
     for _ in range(50):
-        calls = np.round(rng.random(40), 2)
+        calls = np.round(rng.random(300), 3)
         found = np.where(rng.random(20) < 0.7, rng.choice(calls, 20), NEVER)
-        evidence = Evidence(found, calls, rng.random(40) < 0.5, mpx=7.0)
-        chosen = best_score(evidence, aim, floor=0.0, steps=200)
+        evidence = Evidence(found, calls, rng.random(300) < 0.5, mpx=7.0)
+        chosen = best_score(evidence, aim, floor=0.0)
         reached = preference(evidence.at(chosen), aim)
         assert all(preference(evidence.at(score), aim) <= reached for score in (0.0, *calls))
+        assert list(evidence.at_each(calls)) == [evidence.at(score) for score in calls]
+
+
+def test_a_limit_lies_between_two_scores_and_is_short() -> None:
+    assert between(0.5, 0.75) == 0.6
+    assert between(0.0, 1.0) == 0.5
+    assert between(0.123449, 0.123461) == 0.12346
+    low = 0.5
+    high = float(np.nextafter(np.float32(low), np.float32(1)))
+    assert low < between(low, high) < high
+    assert between(low, float(np.nextafter(low, 1.0))) == low
 
 
 def test_areas_that_are_tried_begin_with_none_and_rise() -> None:
@@ -117,6 +130,19 @@ def test_a_class_that_is_never_called_has_no_limits() -> None:
     nothing = (np.zeros(0, np.int64), np.zeros(0))
     assert class_limits(np.array([True, False]), [nothing, nothing]) == (0, 0.0, 0.0)
     assert class_limits(np.array([False, False]), [nothing, nothing]) == (0, 0.0, 1.0)
+
+
+def test_limits_stay_unless_others_are_better() -> None:
+    objects = [
+        (np.array([30]), np.array([0.9])),
+        (np.array([3]), np.array([0.7])),
+    ]
+    absent = np.array([False, False])
+    assert class_limits(absent, objects, now=(6, 0.6)) == (6, 0.6, 0.0)
+    # 6 px and .6 leave the one object that is a label; so would 0 px and .8.
+    first = np.array([True, False])
+    assert class_limits(first, objects, now=(6, 0.6)) == (6, 0.6, 1.0)
+    assert class_limits(first, objects, now=(40, 0.6)) == (0, 0.8, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,19 @@ def run(arguments: Sequence[str]) -> int:
         said, code = _refusal(error)
         fail(said)
     if code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this code
-        again = "add --resume to go on" if rest[0] == "train" else "repeat the command to go on"
-        fail(f"interrupted; {again} with what is done.")
+        fail(f"interrupted; {_goes_on(rest)}.")
     return code if isinstance(code, int) else 0
+
+
+def _goes_on(words: Sequence[str]) -> str:
+    """Return what becomes of the work of an interrupted command."""
+    if words[0] == "train":
+        return "add --resume to go on with what is done"
+    one_by_one = words[0] == "evaluate" and {"-o", "--out"} & set(words)
+    one_by_one = one_by_one or (words[0] == "predict" and "--data" not in words)
+    if one_by_one or words[0] in ("decode", "demo"):
+        return "repeat the command to go on with what is done"
+    return "repeat the command"
 
 
 def _refusal(error: Exception) -> tuple[str, int]:

@@ -19,9 +19,9 @@ Where masks are drawn, the **mask IoU** is the mean IoU of class masks over all 
 image and a class that is in its truth or its prediction.
 
 On a wafer map a pattern should hold the failing dies it is made of and not the whole wafer.
-Of each image with a predicted label the **failing share** is the share of the failing dies
-that lie in the union of its masks; **localised** is the share of these images where it is
-between LOCALISED.
+Of each image with a true label the **failing share** is the share of the failing dies that
+lie in the union of its masks, 0 where nothing was predicted; **localised** is the share of
+these images where it is between LOCALISED. A pattern of the whole wafer covers all of them.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class ImageLabels:
         predicted: bool ``(K,)``.
         strongest: class index of the object of highest score, K without an object.
         mask_ious: IoU of each class in truth or prediction, where masks are drawn.
-        failing_share: share of the failing dies inside the masks; None where nothing was
-            predicted or no die fails, or where the image is no wafer map.
+        failing_share: share of the failing dies inside the masks; None where the image has no
+            true label or no die fails, or is no wafer map.
     """
 
     id: str
@@ -92,7 +92,7 @@ def image_labels(
         seen = np.ones(truth.shape, bool) if ignore is None else ~ignore
         ious = _mask_ious(truth, predicted, seen)
     covered = None
-    if failing is not None and len(predicted) and failing.any():
+    if failing is not None and labels.any() and failing.any():
         covered = float(np.mean(union(predicted)[failing]))
     return ImageLabels(id_, labels, found, _strongest(predicted, len(labels)), ious, covered)
 

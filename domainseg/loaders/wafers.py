@@ -42,7 +42,8 @@ class Wafers(WaferLook):
         defects: least and greatest number in a field.
         density_per_cm2: of the defects on a whole wafer, in the mean.
         good: share of the images without any defect.
-        circuits: number of different dies; each image takes one.
+        circuits: number of different dies in a split; each image takes one, and no die of
+            one split is in another.
         levels: contrast to noise of all defects of an image, taken in turn, image after
             image; the level is the entry's kind. Empty: each defect has its own, from
             ``contrast_to_noise``.
@@ -111,7 +112,8 @@ class Wafers(WaferLook):
     def plane(self, entry: Entry) -> WaferPlane:
         """Return the lazy plane of an entry, of any size."""
         rng = np.random.default_rng(self._hash(entry.id, "place"))
-        circuit = self._hash(f"circuit {rng.integers(self.circuits)}", "pattern")
+        split = entry.id.partition("-")[0]
+        circuit = self._hash(f"circuit {split} {rng.integers(self.circuits)}", "pattern")
         level = self._level(int(entry.id.rpartition("-")[2]))
         if self.view == "wafer":
             side = 2 * int(np.ceil(500.0 * MARGIN * self.wafer_diameter_mm / self.spacing_um))

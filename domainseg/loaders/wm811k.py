@@ -7,9 +7,9 @@ Two files are understood: the publisher's pickled table ``LSWMD.pkl``, and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,10 @@ class WM811K:
                     fix=f"name {FILES[0]} or {FILES[1]}, or leave it out",
                 )
             )
+
+    def with_unlabelled(self) -> Self:
+        """Return the loader that keeps the maps that nobody has labelled too."""
+        return replace(self, unlabelled=True)
 
     def open(self, root: Path, *, select: Mapping[str, object] | None = None) -> LabelledMaps:
         """Return the data set, every map in memory: a byte a die.

@@ -9,8 +9,9 @@ is the share of truth objects that nobody calls; what is bounded is the upper en
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -140,6 +141,13 @@ class Evidence:
             mpx=self.mpx,
         )
 
+    def at_each(self, min_scores: NDArray[np.float64]) -> Iterator[Outcome]:
+        """Yield what `at` returns for each score."""
+        kinds = (self.found_from, self.call_scores, self.call_scores[self.false])
+        counts = [len(kind) - np.searchsorted(np.sort(kind), min_scores) for kind in kinds]
+        for found, calls, false in zip(*(count.tolist() for count in counts), strict=True):
+            yield Outcome(len(self.found_from), found, calls, false, self.mpx)
+
 
 def preference(outcome: Outcome, aim: Aim) -> tuple[float, ...]:
     """Return what makes one outcome better than another for the aim: the larger tuple wins.
@@ -162,17 +170,35 @@ def keeps(outcome: Outcome, aim: Aim) -> bool:
     return aim.name == "f1" or preference(outcome, aim)[0] == 0
 
 
-def best_score(evidence: Evidence, aim: Aim, *, floor: float, steps: int = 64) -> float:
-    """Return the smallest score of calls that serves the aim best, at least ``floor``.
+def best_score(evidence: Evidence, aim: Aim, *, floor: float) -> float:
+    """Return the smallest score of calls that serves the aim best.
 
-    Tried are 0 (every call counts) and ``steps`` quantiles of the scores; of equally good
-    ones the lowest is taken, the one that drops the fewest calls.
+    Tried is 0, which drops no call, and the score of every call above ``floor``; of equally
+    good ones the lowest is taken, the one that drops the fewest calls. What is returned lies
+    between that call's score and the next lower one.
     """
-    scores = evidence.call_scores[evidence.call_scores > floor]
-    tried = [0.0]
-    if len(scores):
-        tried += np.unique(np.quantile(scores, np.linspace(0, 1, steps), method="lower")).tolist()
-    return max(tried, key=lambda score: (preference(evidence.at(score), aim), -score))
+    scores = np.unique(evidence.call_scores)
+    best, least = preference(evidence.at(0.0), aim), 0.0
+    for (lower, score), outcome in zip(
+        pairwise((0.0, *scores.tolist())), evidence.at_each(scores), strict=True
+    ):
+        gained = preference(outcome, aim)
+        if score > floor and gained > best:
+            best, least = gained, between(lower, score)
+    return least
+
+
+def between(low: float, high: float) -> float:
+    """Return the shortest decimal between two numbers, from the first on below the second.
+
+    A limit on an object's own score would be a matter of its last bit, which a sum in
+    another order may change.
+    """
+    for digits in range(1, 17):
+        middle = round(0.5 * (low + high), digits)
+        if low < middle < high:
+            return middle
+    return low
 
 
 def area_candidates(areas_px: NDArray[np.int64]) -> list[int]:
@@ -187,12 +213,16 @@ def area_candidates(areas_px: NDArray[np.int64]) -> list[int]:
 def class_limits(
     present: NDArray[np.bool_],
     objects: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
+    *,
+    now: tuple[int, float] = (0, 0.0),
 ) -> tuple[int, float, float]:
     """Return smallest area and score of one class that give its image labels the best F1.
 
     Args:
         present: bool ``(I,)``, which images have the class.
         objects: per image the areas and the scores of the objects of the class.
+        now: the limits so far; they stay unless others are better, and where no image has
+            the class, which says nothing of its limits.
 
     Returns:
         area px, score, and the F1 they reach; of equally good limits the lowest.
@@ -200,17 +230,21 @@ def class_limits(
     owners = np.concatenate([np.full(len(a), i) for i, (a, _) in enumerate(objects)]).astype(int)
     areas = np.concatenate([a for a, _ in objects])
     scores = np.concatenate([s for _, s in objects])
-    best = (_label_f1(present, np.zeros(0, int)), 0, 0.0)
-    if not len(areas):
-        return 0, 0.0, best[0]
-    best = (-1.0, 0, 0.0)
-    tried = np.unique(np.quantile(scores, np.linspace(0, 1, 33), method="lower"))
+
+    def reached(area: int, score: float) -> float:
+        return _label_f1(present, owners[(areas >= area) & (scores >= score)])
+
+    best = (*now, reached(*now))
+    if not present.any() or not len(scores):
+        return best
+    tried = np.unique(np.quantile(scores, np.linspace(0, 1, 33), method="lower")).tolist()
+    limits = [0.0, *(between(low, high) for low, high in pairwise((0.0, *tried)) if low < high)]
     for area in (0, 2, 4, 6, 8, 12, 16, 24, 32, 48):
-        for score in (0.0, *tried.tolist()):
-            f1 = _label_f1(present, owners[(areas >= area) & (scores >= score)])
-            if f1 > best[0] + 1e-12:
-                best = (f1, area, score)
-    return best[1], best[2], best[0]
+        for score in limits:
+            f1 = reached(area, score)
+            if f1 > best[2] + 1e-12:
+                best = (area, score, f1)
+    return best
 
 
 def _label_f1(present: NDArray[np.bool_], called: NDArray[np.int64]) -> float:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from domainseg.instances.tile_graph import Box
-from domainseg.records import UNSEEN, Maps, Plane, Tile
+from domainseg.records import Plane, Tile
 from domainseg.tiling.forward import MapMaker, MapTensors, maps_of_core, stack_windows
 from domainseg.tiling.grid import Lattice, tiles
 from domainseg.tiling.store import MapStore, blank
@@ -100,7 +100,7 @@ def stream_maps(
 
     def write(tile: Tile, made: MapTensors | None, at: int) -> None:
         maps = blank(tile, store.layers) if made is None else maps_of_core(made, tile, at)
-        store.write(tile, maps if mask is None else _masked(maps, mask(tile.core)))
+        store.write(tile, maps if mask is None else maps.within(mask(tile.core)))
 
     with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(1) as writer:
         writing: deque[Future[None]] = deque()
@@ -171,9 +171,3 @@ def in_order(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def _masked(maps: Maps, inside: NDArray[np.bool_]) -> Maps:
-    """Return the maps with background that nobody looked at outside."""
-    classes = np.where(inside, maps.classes, np.uint8(UNSEEN))
-    return Maps(maps.foreground * inside, maps.height * inside, classes)
