@@ -102,7 +102,7 @@ def measured(model: Path, folder: Path, fields: int, side: int, core_px: int) ->
     truth = pl.read_csv(made / "defects.csv")
     told = RunOptions(overrides=(f"tiling.core_px={core_px}",))
     predict(model, [made / "images"], folder / "found", options=told)
-    for image, length_um in zip(truth["image"], truth["length_um"], strict=True):
+    for image, length_um in zip(truth["image"], truth["skeleton_length_um"], strict=True):
         labels = tifffile.imread(made / "labels" / f"{image}.tif")
         tiles = tiles_of(labels > 0, core_px)
         if tiles >= 10:

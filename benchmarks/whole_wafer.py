@@ -120,11 +120,17 @@ def compare(truth: pl.DataFrame, calls: pl.DataFrame, pixels: Counter[tuple[int,
         orient="row",
     )
     both = rows.join(truth, on="label").join(
-        calls.rename({"label": "call", "class": "called"}).drop("image"), on="call"
+        calls.rename({"label": "call", "class": "called"}).drop("image"),
+        on="call",
+        suffix="_of_call",
     )
-    away = np.hypot(both["x_um"] - both["wafer_x_um"], both["y_um"] - both["wafer_y_um"])
-    same_die = (both["xi"] == both["die_x"]) & (both["yi"] == both["die_y"])
-    in_die = np.hypot(both["xrel"] - both["die_xrel_um"], both["yrel"] - both["die_yrel_um"])
+
+    def off(name: str) -> pl.Series:
+        return both[name] - both[f"{name}_of_call"]
+
+    away = np.hypot(off("wafer_x_um"), off("wafer_y_um"))
+    same_die = (off("die_x") == 0) & (off("die_y") == 0)
+    in_die = np.hypot(off("die_xrel_um"), off("die_yrel_um"))
     print(
         f"places on the wafer {np.median(away):.1f} um apart in the median, "
         f"{np.percentile(away, 95):.1f} um at most in 95 % ({SPACING_UM} um a pixel)"

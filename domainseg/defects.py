@@ -1,4 +1,4 @@
-"""A run's objects as defects: contrast, confidence, and where they lie on the wafer."""
+"""A run's objects as defects: contrast, votes, confidence, and where they lie on the wafer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 import zarr
+from numpy.typing import NDArray
 
 from domainseg.atomic import atomic_path
 from domainseg.errors import InputError, sentence
 from domainseg.images import image_sha256, open_image
 from domainseg.images.image import Image
 from domainseg.images.label_store import open_label_plane, plane_names
+from domainseg.images.regions import Box
+from domainseg.instances.class_votes import vote_columns, votes_in
 from domainseg.quality.calibration import Calibration
 from domainseg.quality.contrast import Ring, RingSums, contrast_columns
 from domainseg.quality.die_grid import DieGrid, read_die_grids
 from domainseg.quality.positions import position_columns
 from domainseg.recipe import recipe_from_json
 from domainseg.results import LABEL_STORE, TABLE
-from domainseg.run_folder import RECORD, read_record
+from domainseg.run_folder import MAPS, RECORD, read_record
+from domainseg.tiling.store import existing_store
 
 PARQUET = "defects.parquet"
 CSV = "defects.csv"
@@ -57,22 +61,27 @@ def add_defects(
     """Write ``defects.parquet`` and ``defects.csv`` of a finished run.
 
     They hold the object table and, for each object, ``contrast_<channel>`` and
-    ``contrast_to_noise_<channel>`` against its ring; ``confidence``, the score calibrated as
-    the model file says (null where it was not tuned); with ``die_grid``, a ``die_grid.json``,
-    its place on the wafer and in its die. The image is read again, block by block, where it
-    was when it was predicted, or at ``image``.
+    ``contrast_to_noise_<channel>`` against its ring; ``class_share``, ``second_class`` and
+    ``second_share``, the votes of its pixels (null where the maps were dropped);
+    ``confidence``, the score calibrated as the model file says (null where it was not tuned,
+    or the rules were changed since); with ``die_grid``, a ``die_grid.json``, its place on the
+    wafer and in its die. The image is read again, block by block, where it was when it was
+    predicted, or at ``image``.
 
     Raises:
         MissingInputError: ``run`` is no finished run, its image is gone, or the grid is.
-        InputError: the image has changed, or the grid names another.
+        InputError: the image has changed, or the grid names another or other pixels.
         OutputError: a file cannot be written.
     """
     folder = Path(run)
     record = read_record(folder)
     described = record["image"]
     place = described["path"] if image is None else image
-    grid = None if die_grid is None else _grid_of(Path(die_grid), described["name"])
+    grid = None
+    if die_grid is not None:
+        grid = _grid_of(Path(die_grid), described["name"], described["spacing_um"])
     table = pl.read_parquet(folder / TABLE)
+    classes = record["model"]["classes"]
     skip = bool((record["area"] or {}).get("damaged"))
     with open_image(place, select=described["select"], skip_damaged=skip) as opened:
         if image_sha256(place) != described["sha256"]:
@@ -85,8 +94,9 @@ def add_defects(
                 )
             )
         labels = [open_label_plane(folder / LABEL_STORE, name) for name in _planes(folder, record)]
-        rings = _rings(labels, opened, table, ring or Ring(), tell)
+        rings = _rings(labels, opened, table, ring or Ring(), _unseen(record), tell)
         parts = [table, contrast_columns(table, rings, opened.channels)]
+    parts.append(vote_columns(table, _votes(folder, record, labels, tell), classes))
     parts.append(pl.DataFrame([_confidence(record, table)]))
     if grid is not None:
         parts.append(position_columns(table, grid))
@@ -98,7 +108,7 @@ def add_defects(
     return Defects(folder, made)
 
 
-def _grid_of(path: Path, name: str) -> DieGrid:
+def _grid_of(path: Path, name: str, spacing_um: Sequence[float] | None) -> DieGrid:
     grids = read_die_grids(path)
     if name not in grids:
         known = ", ".join(sorted(grids)[:3])
@@ -110,12 +120,27 @@ def _grid_of(path: Path, name: str) -> DieGrid:
                 fix="give the die grid of this image",
             )
         )
-    return grids[name]
+    grid = grids[name]
+    if spacing_um is not None and not np.allclose(grid.spacing_um, spacing_um, rtol=1e-4):
+        found, wanted = (
+            f"{x:g} x {y:g} um" for y, x in (grid.spacing_um, (spacing_um[0], spacing_um[1]))
+        )
+        raise InputError(
+            sentence(
+                path,
+                found=f"pixels of {found}",
+                wanted=f"{wanted}, those of the run",
+                fix="correct spacing_um",
+            )
+        )
+    return grid
 
 
 def _confidence(record: dict[str, Any], table: pl.DataFrame) -> pl.Series:
     stored = record["model"].get("calibration")
-    if stored is None:
+    rules = record["model"].get("calibrated_rules") or {}
+    instances = record["recipe"]["instances"]
+    if stored is None or any(instances[name] != value for name, value in rules.items()):
         return pl.Series("confidence", [None] * table.height, pl.Float64)
     made = Calibration.from_json(stored).apply(table["score"].to_numpy())
     return pl.Series("confidence", made)
@@ -128,7 +153,12 @@ def _planes(folder: Path, record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _rings(
-    planes: Sequence[zarr.Array[Any]], image: Image, table: pl.DataFrame, ring: Ring, tell: Tell
+    planes: Sequence[zarr.Array[Any]],
+    image: Image,
+    table: pl.DataFrame,
+    ring: Ring,
+    unseen: Sequence[Box],
+    tell: Tell,
 ) -> RingSums:
     """Return the rings of all objects; labels are numbered over all layers."""
     sums = RingSums(int(table["label"].to_numpy().max(initial=0)), image.shape[0], ring=ring)
@@ -143,9 +173,49 @@ def _rings(
             if not window.any():
                 continue
             core = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-            sums.add(window, image[:, top:bottom, left:right], core=core)
+            seen = np.ones(window.shape, bool)
+            for (v0, u0), (v1, u1) in unseen:
+                rows = slice(max(v0 - top, 0), max(v1 - top, 0))
+                seen[rows, max(u0 - left, 0) : max(u1 - left, 0)] = False
+            sums.add(window, image[:, top:bottom, left:right], core=core, seen=seen)
     tell("contrast", len(planes) * len(blocks), len(planes) * len(blocks))
     return sums
+
+
+def _votes(
+    folder: Path, record: dict[str, Any], planes: Sequence[zarr.Array[Any]], tell: Tell
+) -> list[NDArray[np.int64]]:
+    """Return the class votes of the pixels of all objects, block by block; none without maps."""
+    if not (folder / MAPS).exists():
+        return []
+    store = existing_store(folder / MAPS)
+    scale = record["grid"]["scale"]
+    votes = []
+    for layer, labels in enumerate(planes):
+        blocks = list(_blocks((int(labels.shape[0]), int(labels.shape[1]))))
+        for done, (y0, y1, x0, x1) in enumerate(blocks):
+            tell("class votes", layer * len(blocks) + done, len(planes) * len(blocks))
+            window = np.asarray(labels[y0:y1, x0:x1])
+            if not window.any():
+                continue
+            rows = _on_grid(np.arange(y0, y1), scale[0], store.shape[0])
+            columns = _on_grid(np.arange(x0, x1), scale[1], store.shape[1])
+            box = ((int(rows[0]), int(columns[0])), (int(rows[-1]) + 1, int(columns[-1]) + 1))
+            classes = store.window(layer, box).classes
+            votes.append(votes_in(window, classes[np.ix_(rows - rows[0], columns - columns[0])]))
+    return votes
+
+
+def _on_grid(pixels: NDArray[np.int64], scale: float, size: int) -> NDArray[np.int64]:
+    """Return the model pixels along an axis that the centres of an image's pixels lie in."""
+    return np.clip(np.floor((pixels + 0.5) * scale).astype(np.int64), 0, size - 1)
+
+
+def _unseen(record: dict[str, Any]) -> list[Box]:
+    """Return the boxes of the image that show nothing of it: damaged tiles, data bars."""
+    area = record["area"] or {}
+    boxes = (*area.get("damaged", ()), *area.get("left_out", ()))
+    return [((y0, x0), (y1, x1)) for (y0, x0), (y1, x1) in boxes]
 
 
 def _blocks(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:

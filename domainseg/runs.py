@@ -366,6 +366,7 @@ def describe(
             "scores": dict(card.scores),
             "training": dict(card.training),
             "calibration": card.tuned.get("calibration"),
+            "calibrated_rules": card.tuned.get("rules"),
         },
         "area": None if area is None else area.to_record(),
         "recipe": recipe.to_json(),

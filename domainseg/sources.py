@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from domainseg.errors import InputError, RecipeError, sentence
 from domainseg.images.regions import Edge, edge_boxes
+from domainseg.instances.image_labels import NONE
 from domainseg.instances.planes import pixels_of
 from domainseg.loaders.splits import Splits, split
 from domainseg.recipe import Recipe
@@ -88,7 +89,8 @@ class Source:
             index = int(self.class_map.targets[source.index(tag)]) if tag in source else None
             if index != DROPPED:
                 kept.append(tag if index is None else self.classes[index])
-        return tuple(dict.fromkeys(kept))
+        # An image of dropped classes alone has a label still: that it shows none of the others.
+        return tuple(dict.fromkeys(kept)) or ((NONE,) if tags else ())
 
 
 def _without_edges(sample: Sample, widths_px: Mapping[Edge, int]) -> NDArray[np.bool_]:

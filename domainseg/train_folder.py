@@ -108,8 +108,8 @@ def prepare(
     The diameter is that of circles of the objects' areas, px of the images, over all
     training objects, None where images have labels and no object is drawn; where the recipe
     works at a diameter, an image without objects is scaled as if it held such. Files go to
-    ``folder``. ``ranges`` holds the intensity range
-    of each group where images are normalised by group.
+    ``folder``. ``ranges`` holds the intensity range of each group where images are normalised
+    by group.
 
     Raises:
         InputError: an image cannot be used, or no image has an object.

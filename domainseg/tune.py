@@ -58,6 +58,7 @@ class Tuned:
 
     Attributes:
         model: the file that holds it now.
+        aim: what it was chosen for.
         rules: options of ``instances`` that were chosen, by name.
         before: what the rules so far find.
         after: what the chosen ones find.
@@ -68,6 +69,7 @@ class Tuned:
     """
 
     model: Path
+    aim: Aim
     rules: dict[str, Any]
     before: Outcome
     after: Outcome
@@ -153,7 +155,7 @@ def tune(
     target = path if out is None else Path(out)
     save_model(target, weights, replace(card, recipe=kept_recipe.to_json(), tuned=record))
     kept = recipe.head.learns_labels or keeps(chosen.after, aim)
-    return Tuned(target, chosen.rules, chosen.before, chosen.after, kept, fitted, errors)
+    return Tuned(target, aim, chosen.rules, chosen.before, chosen.after, kept, fitted, errors)
 
 
 @dataclass(frozen=True, slots=True)

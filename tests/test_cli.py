@@ -281,7 +281,8 @@ class TestData:
     def test_a_kind_that_is_not_made_is_refused(self, tmp_path: Path, capsys: Said) -> None:
         assert run(["data", "make", "chips", str(tmp_path)]) == 2
         assert capsys.readouterr().err == (
-            "error: data make: found 'chips', wanted scenes or wafers; correct the name.\n"
+            "error: data make: found 'chips', wanted scenes, wafers or wafer_maps; "
+            "correct the name.\n"
         )
 
     def test_wafers_are_made(self, tmp_path: Path, capsys: Said) -> None:

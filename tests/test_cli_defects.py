@@ -99,5 +99,25 @@ def test_defects_prints_the_largest_and_names_the_file(
     capsys.readouterr()
     assert run(["defects", str(out / "0")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.split()[:3] == ["label", "class", "score"] for line in lines)
+    assert any(line.split()[:3] == ["label", "class", "class_share"] for line in lines)
     assert lines[-1] == f"{out / '0' / 'defects.parquet'}  2 defects"
+    assert "no confidence: the model was not tuned, or its rules were changed since." in lines
+
+
+def test_defects_takes_a_folder_of_runs(
+    bright_model: Write, data: Path, tmp_path: Path, capsys: Said
+) -> None:
+    model, out = str(model_of(bright_model, data)), tmp_path / "out"
+    images = [str(data / "images" / f"{name}.tif") for name in (0, 1)]
+    assert run(["predict", model, *images, "-o", str(out)]) == 0
+    capsys.readouterr()
+    assert run(["defects", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["image", "label"] for line in lines)
+    assert [line.partition("  ")[0] for line in lines[-2:]] == [
+        str(out / name / "defects.parquet") for name in ("0", "1")
+    ]
+    assert run(["defects", str(out), "--image", images[0]]) == 2
+    assert capsys.readouterr().err == (
+        "error: defects --image: found 2 runs, wanted one; name the run of this image alone.\n"
+    )

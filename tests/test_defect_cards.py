@@ -80,7 +80,7 @@ def test_magnetic_tiles_have_the_class_of_their_folder_and_soft_masks(tmp_path: 
     dataset = opened("magnetic_tile", tmp_path)
     assert len(dataset.entries()) == 11
     assert len({entry.group for entry in dataset.entries()}) == 6
-    assert tags(dataset)["MT_Break/Imgs/exp1_num_2020"] == ("Break",)
+    assert tags(dataset)["MT_Break/Imgs/exp1_num_2020"] == ("break",)
     assert tags(dataset)["MT_Free/Imgs/exp3_num_20000"] == ("good",)
     assert areas(samples(dataset)["MT_Fray/Imgs/exp2_num_6040"]) == [6, 1]
     assert parts("magnetic_tile", dataset).train

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from domainseg.defects import add_defects
 from domainseg.errors import InputError
+from domainseg.models.model_file import read_model, save_model
 from domainseg.predict import predict
 from domainseg.quality.calibration import Calibration
 from domainseg.redecode import decode_run
@@ -41,13 +43,13 @@ def run_of(model: Path, image: Path, out: Path) -> Path:
     return run.folder
 
 
-def grid_file(path: Path, name: str) -> Path:
+def grid_file(path: Path, name: str, *, spacing_um: float = 2.0) -> Path:
     grid: dict[str, Any] = {
-        "pitch_um": [100.0, 50.0],
-        "center_um": [0.0, 0.0],
+        "pitch_um": {"x": 50.0, "y": 100.0},
+        "center_um": {"x": 0.0, "y": 0.0},
         "wafer_diameter_mm": 200.0,
-        "spacing_um": [2.0, 2.0],
-        "images": {name: {"wafer_center_px": [40.0, 60.0]}},
+        "spacing_um": {"x": spacing_um, "y": 2.0},
+        "images": {name: {"wafer_center_px": {"x": 60.0, "y": 40.0}}},
     }
     path.write_text(json.dumps(grid), encoding="utf-8")
     return path
@@ -62,9 +64,19 @@ def test_each_object_has_its_contrast_and_the_table_stays(
     assert made.table.select(before.columns).equals(before)
     name = before.columns[-1].rpartition("_")[2]
     np.testing.assert_allclose(made.table[f"contrast_{name}"].to_numpy(), [190.0, 150.0])
+    assert made.table["class_share"].to_list() == [1.0, 1.0]
+    assert made.table["second_class"].to_list() == [None, None]
     assert made.table["confidence"].to_list() == [None, None]
     assert pl.read_parquet(folder / "defects.parquet").equals(made.table)
     assert (folder / "defects.csv").is_file()
+
+
+def test_without_maps_the_votes_are_unknown(
+    bright_model: Write, image: Path, tmp_path: Path
+) -> None:
+    options = RunOptions(drop_maps=True)
+    (run,) = predict(bright_model(data=FIXED), [image], tmp_path / "out", options=options)
+    assert add_defects(run.folder).table["class_share"].to_list() == [None, None]
 
 
 def test_a_die_grid_adds_places_with_y_up(bright_model: Write, image: Path, tmp_path: Path) -> None:
@@ -81,10 +93,6 @@ def test_a_die_grid_adds_places_with_y_up(bright_model: Write, image: Path, tmp_
 def test_scores_of_a_tuned_model_become_confidences(
     bright_model: Write, image: Path, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
-    from domainseg.models.model_file import read_model, save_model
-
     path = bright_model(data=FIXED)
     card, weights = read_model(path)
     fitted = Calibration("temperature", np.array([2.0]), np.array([-1.0]))
@@ -107,6 +115,34 @@ def test_the_grid_of_another_image_is_refused(
     )
 
 
+def test_a_grid_of_another_pixel_size_is_refused(
+    bright_model: Write, image: Path, tmp_path: Path
+) -> None:
+    folder = run_of(bright_model(data=FIXED), image, tmp_path / "out")
+    path = grid_file(tmp_path / "die_grid.json", "field", spacing_um=2.5)
+    with pytest.raises(InputError) as caught:
+        add_defects(folder, die_grid=path)
+    assert str(caught.value) == (
+        f"{path}: found pixels of 2.5 x 2 um, wanted 2 x 2 um, those of the run; correct "
+        "spacing_um."
+    )
+
+
+def test_confidence_is_that_of_the_rules_it_was_fitted_to(
+    bright_model: Write, image: Path, tmp_path: Path
+) -> None:
+    path = bright_model(data=FIXED)
+    card, weights = read_model(path)
+    fitted = Calibration("temperature", np.array([2.0]), np.array([-1.0]))
+    rules = {"threshold": 0.5, "min_area_px": 0}
+    tuned = {"calibration": fitted.to_json(), "rules": rules}
+    save_model(path, weights, replace(card, tuned=tuned))
+    folder = run_of(path, image, tmp_path / "out")
+    assert add_defects(folder).table["confidence"].null_count() == 0
+    decode_run(folder, ["instances.threshold=0.6"])
+    assert add_defects(folder).table["confidence"].null_count() == 2
+
+
 def test_another_image_is_refused(bright_model: Write, image: Path, tmp_path: Path) -> None:
     folder = run_of(bright_model(data=FIXED), image, tmp_path / "out")
     tifffile.imwrite(image, np.zeros((80, 120), np.uint8))
@@ -121,6 +157,7 @@ def test_another_image_is_refused(bright_model: Write, image: Path, tmp_path: Pa
 def test_a_run_whose_image_lost_a_tile_has_defects_too(bright_model: Write, tmp_path: Path) -> None:
     pixels = np.full((256, 256), 10, np.uint8)
     pixels[16::32, 16::32] = pixels[17::32, 16::32] = 200
+    pixels[59:61, 96] = 200  # its ring reaches into the tile that is lost
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, tile=(64, 64), compression="zlib")
     with tifffile.TiffFile(path) as tif:
@@ -132,7 +169,7 @@ def test_a_run_whose_image_lost_a_tile_has_defects_too(bright_model: Write, tmp_
     (run,) = predict(bright_model(data=FIXED), [path], tmp_path / "out", options=options)
     made = add_defects(run.folder)
     contrast = next(name for name in made.table.columns if name.startswith("contrast_"))
-    assert made.table[contrast].drop_nulls().to_list() == [190.0] * 60
+    assert made.table[contrast].drop_nulls().to_list() == [190.0] * 61
 
 
 def test_defects_of_other_rules_do_not_outlive_them(

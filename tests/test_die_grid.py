@@ -104,12 +104,15 @@ def test_dies_are_those_whose_four_corners_are_on_the_wafer() -> None:
 def test_a_written_grid_is_read_for_every_image(tmp_path: Path) -> None:
     path = tmp_path / "die_grid.json"
     text = {
-        "pitch_um": [12_000, 10_000],
-        "center_um": [5_000, 6_000],
+        "pitch_um": {"y": 12_000, "x": 10_000},
+        "center_um": {"x": 5_000, "y": 6_000},
         "wafer_diameter_mm": 300,
-        "spacing_um": [2, 4],
+        "spacing_um": {"y": 2, "x": 4},
         "dies": [[0, 0]],
-        "images": {"a": {"wafer_center_px": [1_000, 500]}, "b": {"wafer_center_px": [0, -9.5]}},
+        "images": {
+            "a": {"wafer_center_px": {"y": 1_000, "x": 500}},
+            "b": {"wafer_center_px": {"y": 0, "x": -9.5}},
+        },
     }
     path.write_text(json.dumps(text), "utf-8")
     found = read_die_grids(path)
@@ -121,8 +124,12 @@ def test_a_written_grid_is_read_for_every_image(tmp_path: Path) -> None:
         read_die_grids(path)
     assert str(caught.value) == (
         f"{path}: found no die grid in it (KeyError: 'center_um'), wanted pitch_um, center_um, "
-        "wafer_diameter_mm, spacing_um and images with wafer_center_px; write the file again."
+        "spacing_um and each image's wafer_center_px with x and y, wafer_diameter_mm, and the "
+        "notch down; write the file again."
     )
+    path.write_text(json.dumps({**text, "notch": "left"}), "utf-8")
+    with pytest.raises(InputError, match="notch left: turn the images"):
+        read_die_grids(path)
     with pytest.raises(MissingInputError) as missing:
         read_die_grids(tmp_path / "none.json")
     assert str(missing.value) == (

@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools.coco import COCO
 from scipy import ndimage
 
-from domainseg.errors import RecipeError
+from domainseg.errors import OutputError, RecipeError
+from domainseg.instances.encode import read_segmentation
 from domainseg.loaders.map_patterns import LOOKS, WHOLE_WAFER, MapLook, draw_map
 from domainseg.loaders.map_shapes import SHAPES, Style
 from domainseg.loaders.map_wafer import wafer_of
 from domainseg.loaders.wafer_map import FAIL, NO_DIE, NO_PATTERN, PATTERNS
+from domainseg.loaders.wafer_map_files import write_wafer_maps
 from domainseg.loaders.wafer_maps import MIXTURES, SINGLES, WaferMaps, objects_of
 from domainseg.records import Array, Instances
 
@@ -354,3 +358,29 @@ def test_options_out_of_range_are_refused(action: Callable[[], Any], text: str) 
 def test_a_pattern_that_is_none_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="'Swirl' is none of the patterns Center, Donut"):
         draw_map(np.random.default_rng(0), MapLook(), ("Swirl",))
+
+
+def test_written_maps_read_back_with_a_page_and_a_mask_for_each_pattern(tmp_path: Path) -> None:
+    options = WaferMaps(style="mixed", train=2, val=0, test=3, none=0, singles=0)
+    out = tmp_path / "maps"
+    paths = write_wafer_maps(out, options)
+    data = options.open(Path())
+    assert [path.stem for path in paths] == [entry.id for entry in data.entries()]
+    coco = COCO(out / "coco.json")
+    files = {image["file_name"]: image["id"] for image in coco.dataset["images"]}
+    for entry, path in zip(data.entries(), paths, strict=True):
+        drawn = options.drawn(entry)
+        np.testing.assert_array_equal(tifffile.imread(path), drawn.dies)
+        pages = tifffile.imread(out / "labels" / path.name)
+        np.testing.assert_array_equal(pages > 0, drawn.zones)
+        marked = np.zeros_like(drawn.zones)
+        for one in coco.loadAnns(coco.getAnnIds(files[f"images/{path.name}"])):
+            name = coco.cats[one["category_id"]]["name"]
+            rle = read_segmentation(one["segmentation"], shape=drawn.dies.shape, where=path)
+            marked[PATTERNS.index(name)] |= rle.to_mask()
+        np.testing.assert_array_equal(marked, drawn.zones)
+    index = (out / "index.csv").read_text().splitlines()
+    assert index[0] == "split,image,kind,height,width"
+    assert len(index) == 6
+    with pytest.raises(OutputError, match="a folder with files in it"):
+        write_wafer_maps(out, options)

@@ -152,20 +152,20 @@ def test_the_table_says_what_the_labels_show(made: tuple[Path, Wafers]) -> None:
             y, x = np.nonzero(labels == n)
             assert float(row["area_um2"]) == pytest.approx(len(y) * 0.25)
             assert row["class"] == options.class_names[defects.classes[n - 1]]
-            x_um, y_um = float(row["x_um"]), float(row["y_um"])
+            x_um, y_um = float(row["wafer_x_um"]), float(row["wafer_y_um"])
             assert x_um == pytest.approx((x.mean() - plane.wafer_center_px[1]) * 0.5)
             assert y_um == pytest.approx((plane.wafer_center_px[0] - y.mean()) * 0.5)
-            assert int(row["xi"]) * pitch_x + float(row["xrel"]) - pitch_x / 2 == pytest.approx(
-                x_um
-            )
-            assert int(row["yi"]) * pitch_y + float(row["yrel"]) - pitch_y / 2 == pytest.approx(
-                y_um
-            )
+            assert int(row["die_x"]) * pitch_x + float(
+                row["die_xrel_um"]
+            ) - pitch_x / 2 == pytest.approx(x_um)
+            assert int(row["die_y"]) * pitch_y + float(
+                row["die_yrel_um"]
+            ) - pitch_y / 2 == pytest.approx(y_um)
             assert float(row["contrast_to_noise"]) == pytest.approx(float(str(entry.kind)[4:]))
             is_scratch = row["class"] == "scratch"
-            assert (row["length_um"] != "") == (row["width_um"] != "") == is_scratch
+            assert (row["skeleton_length_um"] != "") == (row["mean_width_um"] != "") == is_scratch
             if is_scratch:
-                assert float(row["length_um"]) == defects.length_um[n - 1]
+                assert float(row["skeleton_length_um"]) == defects.length_um[n - 1]
 
 
 def test_the_die_grid_is_read_for_every_image(made: tuple[Path, Wafers]) -> None:

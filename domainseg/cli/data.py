@@ -65,10 +65,20 @@ def make(
         tables += ", coco.json" if written.coco else " (too large for coco.json)"
         say(f"{out}  {len(written.images)} images with labels, {tables} and index.csv")
         return
+    if kind == "wafer_maps":
+        from domainseg.loaders.wafer_map_files import write_wafer_maps
+        from domainseg.loaders.wafer_maps import WaferMaps
+
+        paths = write_wafer_maps(out, loader_options(WaferMaps, options or ()))
+        say(f"{out}  {len(paths)} maps with zones, classes.csv, coco.json and index.csv")
+        return
     if kind != "scenes":
         raise UsageError(
             sentence(
-                "data make", found=f"'{kind}'", wanted="scenes or wafers", fix="correct the name"
+                "data make",
+                found=f"'{kind}'",
+                wanted="scenes, wafers or wafer_maps",
+                fix="correct the name",
             )
         )
     from domainseg.loaders.scenes import Scenes, write_scenes

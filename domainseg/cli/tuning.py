@@ -107,6 +107,12 @@ def _show(tuned: Tuned) -> None:
     else:
         before, after = tuned.errors
         say(f"expected calibration error {before:.4f} before, {after:.4f} after")
+    budget = tuned.aim.false_calls_per_mpx
+    if budget is not None and budget * tuned.after.mpx < 1:
+        warn(
+            f"{tuned.after.mpx:.3g} Mpx of images are too few to tell {budget:g} false calls per "
+            "Mpx from none; tune on more."
+        )
     if not tuned.kept:
         warn("no rules keep the bound on these images; these come nearest.")
     say(str(tuned.model))

@@ -30,20 +30,20 @@ COLUMNS = (
     "image",
     "label",
     "class",
-    "x_um",
-    "y_um",
-    "xi",
-    "yi",
-    "xrel",
-    "yrel",
+    "wafer_x_um",
+    "wafer_y_um",
+    "die_x",
+    "die_y",
+    "die_xrel_um",
+    "die_yrel_um",
     "area_um2",
-    "length_um",
-    "width_um",
+    "skeleton_length_um",
+    "mean_width_um",
     "contrast_to_noise",
 )
-"""Columns of ``defects.csv``: centroid from the wafer's centre (y up), die, place in the die from
-its lower left corner, area of the label, and of a scratch the arc length of its centre line (gaps
-included) and the width, all in micrometres; empty where a class has no such number."""
+"""Columns of ``defects.csv``, named as those of a run's: centroid from the wafer's centre (y up),
+die, place in the die from its lower left corner, area of the label, and of a scratch the arc
+length of its centre line, gaps included, and its width; empty where a class has no such number."""
 
 Row = tuple[Any, ...]
 
@@ -215,18 +215,21 @@ def _die_grids(planes: dict[str, WaferPlane]) -> str:
     """Return the text of ``die_grid.json``; all images share the dies."""
     plane = next(iter(planes.values()))
     grid, exclusion = plane.die_grid, plane.look.edge_exclusion_mm
-    centers = {name: {"wafer_center_px": p.wafer_center_px} for name, p in planes.items()}
     text = {
-        "pitch_um": grid.pitch_um,
-        "center_um": grid.center_um,
+        "pitch_um": _named(grid.pitch_um),
+        "center_um": _named(grid.center_um[::-1]),
         "wafer_diameter_mm": grid.wafer_diameter_mm,
         "notch": "down",
         "edge_exclusion_mm": exclusion,
-        "spacing_um": grid.spacing_um,
-        "images": centers,
+        "spacing_um": _named(grid.spacing_um),
+        "images": {n: {"wafer_center_px": _named(p.wafer_center_px)} for n, p in planes.items()},
         "dies": grid.dies(edge_exclusion_mm=exclusion).tolist(),
     }
     return json.dumps(text) + "\n"
+
+
+def _named(yx: tuple[float, float]) -> dict[str, float]:
+    return {"x": yx[1], "y": yx[0]}
 
 
 def _indexed(entry: Entry, plane: WaferPlane) -> Row:

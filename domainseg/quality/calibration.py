@@ -6,7 +6,8 @@ known whether they are right, turns it into that:
 
 - **temperature**: the logit of the score divided by a temperature and shifted, two numbers,
   by least log loss (Platt 1999; Guo et al. 2017, On calibration of modern neural networks).
-- **isotonic**: the rising step function of least squares (Zadrozny and Elkan 2002).
+- **isotonic**: the rising step function of least squares (Zadrozny and Elkan 2002), read
+  straight between its steps.
 
 **Expected calibration error**: objects in 10 bins of equal number by score; the mean over
 bins, weighed by their objects, of the difference between mean score and share of right ones

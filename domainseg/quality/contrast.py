@@ -1,8 +1,9 @@
 """How much an object stands out from the pixels around it.
 
 The **ring** of an object is the background within ``reach_px`` of it that is more than
-``guard_px`` away from every object (Euclidean, between centres of pixels): the guard keeps
-the blurred rims out, of neighbours too. A pixel may belong to the rings of several objects.
+``guard_px`` away from every object of its layer (Euclidean, between centres of pixels): the
+guard keeps the blurred rims out, of neighbours too. A pixel may belong to the rings of
+several objects; one that nobody inspected belongs to none.
 
 **Contrast** is the mean intensity inside less the mean of the ring, in the image's own units;
 **contrast to noise** is that over the standard deviation of the ring. Both are unknown where
@@ -66,19 +67,26 @@ class RingSums:
         self.sums = np.zeros((objects + 1, channels))
         self.squares = np.zeros((objects + 1, channels))
 
-    def add(self, labels: Array, image: Array, *, core: tuple[slice, slice]) -> None:
+    def add(
+        self,
+        labels: Array,
+        image: Array,
+        *,
+        core: tuple[slice, slice],
+        seen: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Count the ring pixels in a core of a window.
 
         ``labels`` ``(h, w)`` and ``image`` ``(C, h, w)`` reach ``ring.reach_px`` beyond the
         core, or to the image's border; ``core`` is where it lies in them. The cores of all
-        calls partition the image.
+        calls partition the image. ``seen`` bool ``(h, w)`` says which pixels show anything.
         """
         if not labels.any():
             return
         side = 2 * self.ring.reach_px + 1
         near = maximum_filter(np.asarray(labels > 0), side, mode="constant") & (labels == 0)
         inside = np.zeros(labels.shape, bool)
-        inside[core] = True
+        inside[core] = True if seen is None else seen[core]
         rows, columns = np.nonzero(near & inside)
         _gather(
             np.ascontiguousarray(labels, np.int64),

@@ -4,6 +4,12 @@ The wafer frame has its origin in the wafer's centre, x to the right and y up, w
 the notch down. Die ``(xi, yi)`` covers ``[xi * pitch - center, (xi + 1) * pitch -
 center)`` along each axis, where ``center`` is the wafer's centre measured from the
 lower left corner of die (0, 0): KLARF's ``SampleCenterLocation``.
+
+A ``die_grid.json`` names its axes, so that nobody has to know an order::
+
+    {"pitch_um": {"x": 2400, "y": 2000}, "center_um": {"x": 1200, "y": 1000},
+     "wafer_diameter_mm": 300, "notch": "down", "spacing_um": {"x": 0.5, "y": 0.5},
+     "images": {"field-1": {"wafer_center_px": {"x": 12345.1, "y": 300.3}}}}
 """
 
 from __future__ import annotations
@@ -107,7 +113,7 @@ def read_die_grids(path: Path) -> dict[str, DieGrid]:
 
     Raises:
         MissingInputError: when there is no such file.
-        InputError: when it is damaged or lacks a field.
+        InputError: when it is damaged, lacks a field, or its notch is not down.
     """
     if not path.is_file():
         raise MissingInputError(
@@ -121,26 +127,28 @@ def read_die_grids(path: Path) -> dict[str, DieGrid]:
             sentence(
                 path,
                 found=f"no die grid in it ({type(error).__name__}: {error})",
-                wanted="pitch_um, center_um, wafer_diameter_mm, spacing_um and images with "
-                "wafer_center_px",
+                wanted="pitch_um, center_um, spacing_um and each image's wafer_center_px with x "
+                "and y, wafer_diameter_mm, and the notch down",
                 fix="write the file again",
             )
         ) from error
 
 
 def _grid(text: Mapping[str, Any], where: Mapping[str, Any]) -> DieGrid:
+    if (notch := text.get("notch", "down")) != "down":
+        raise ValueError(f"notch {notch}: turn the images, and give centres with the notch down")
+    y_center, x_center = _yx(text["center_um"])
     return DieGrid(
-        pitch_um=_pair(text["pitch_um"]),
-        center_um=_pair(text["center_um"]),
+        pitch_um=_yx(text["pitch_um"]),
+        center_um=(x_center, y_center),
         wafer_diameter_mm=float(text["wafer_diameter_mm"]),
-        spacing_um=_pair(text["spacing_um"]),
-        wafer_center_px=_pair(where["wafer_center_px"]),
+        spacing_um=_yx(text["spacing_um"]),
+        wafer_center_px=_yx(where["wafer_center_px"]),
     )
 
 
-def _pair(values: Any) -> tuple[float, float]:
-    first, second = values
-    return float(first), float(second)
+def _yx(values: Mapping[str, Any]) -> tuple[float, float]:
+    return float(values["y"]), float(values["x"])
 
 
 def _cell(
