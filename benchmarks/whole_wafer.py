@@ -128,16 +128,17 @@ def compare(truth: pl.DataFrame, calls: pl.DataFrame, pixels: Counter[tuple[int,
     def off(name: str) -> pl.Series:
         return both[name] - both[f"{name}_of_call"]
 
-    away = np.hypot(off("wafer_x_um"), off("wafer_y_um"))
-    same_die = (off("die_x") == 0) & (off("die_y") == 0)
-    in_die = np.hypot(off("die_xrel_um"), off("die_yrel_um"))
+    away = np.hypot(off("wafer_x_um").to_numpy(), off("wafer_y_um").to_numpy())
+    same_die = ((off("die_x") == 0) & (off("die_y") == 0)).to_numpy()
+    in_die = np.hypot(off("die_xrel_um").to_numpy(), off("die_yrel_um").to_numpy())
+    same_class = (both["class"] == both["called"]).to_numpy()
     print(
         f"places on the wafer {np.median(away):.1f} um apart in the median, "
         f"{np.percentile(away, 95):.1f} um at most in 95 % ({SPACING_UM} um a pixel)"
     )
     print(
         f"same die {same_die.mean():.4f}; place in it {np.median(in_die[same_die]):.1f} um apart "
-        f"in the median; same class {(both['class'] == both['called']).mean():.3f}"
+        f"in the median; same class {same_class.mean():.3f}"
     )
     found = pl.Series(truth["label"].is_in(list(best)))
     for name, group in truth.with_columns(found=found).group_by("class", maintain_order=True):

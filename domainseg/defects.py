@@ -208,7 +208,7 @@ def _votes(
 
 def _on_grid(pixels: NDArray[np.int64], scale: float, size: int) -> NDArray[np.int64]:
     """Return the model pixels along an axis that the centres of an image's pixels lie in."""
-    return np.clip(np.floor((pixels + 0.5) * scale).astype(np.int64), 0, size - 1)
+    return np.asarray(np.minimum(np.floor((pixels + 0.5) * scale), size - 1), np.int64)
 
 
 def _unseen(record: dict[str, Any]) -> list[Box]:

@@ -449,7 +449,7 @@ def test_the_record_says_what_limits_the_area(write: Write) -> None:
     }
     assert area.to_record() == expected
     assert json.loads(json.dumps(area.to_record())) == expected
-    whole = {"roi": None, "tissue": None, "damaged": [], "left_out": []}
+    whole: dict[str, Any] = {"roi": None, "tissue": None, "damaged": [], "left_out": []}
     assert Inspected((8, 8)).to_record() == whole
 
 

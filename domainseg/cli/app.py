@@ -64,9 +64,13 @@ def _goes_on(words: Sequence[str]) -> str:
     """Return what becomes of the work of an interrupted command."""
     if words[0] == "train":
         return "add --resume to go on with what is done"
-    one_by_one = words[0] == "evaluate" and {"-o", "--out"} & set(words)
-    one_by_one = one_by_one or (words[0] == "predict" and "--data" not in words)
-    if one_by_one or words[0] in ("decode", "demo"):
+    goes_on = {
+        "predict": "--data" not in words,
+        "evaluate": bool({"-o", "--out"} & set(words)),
+        "decode": True,
+        "demo": True,
+    }
+    if goes_on.get(words[0], False):
         return "repeat the command to go on with what is done"
     return "repeat the command"
 

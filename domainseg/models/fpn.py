@@ -76,10 +76,10 @@ class PyramidDecoder(nn.Module):
         for finer in reversed(laterals[:-1]):
             pyramid.insert(0, finer + _twice(pyramid[0]))
         merged = sum(level(p) for level, p in zip(self.levels, pyramid, strict=True))
-        assert isinstance(merged, Tensor)
         merged = self.refinements(merged)
         for _ in range(self.finest):
             merged = _twice(merged)
+        assert isinstance(merged, Tensor)
         return merged
 
 
