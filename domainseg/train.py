@@ -327,7 +327,9 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
     readings = () if _in_one_window(job.recipe) else _halo_readings(job)
     halo_px = sufficient_halo(readings).halo_px if readings else 0
     scores = [job.score(job.network, i) for i in range(len(job.source.splits.val))]
-    named = {"val_mean_ap": float(np.mean(scores))} if scores else {}
+    # With image labels the mean is over AP of some images and right labels of the others.
+    name = "val_score" if job.recipe.head.learns_labels else "val_mean_ap"
+    named = {name: float(np.mean(scores))} if scores else {}
     minutes = (time.monotonic() - begun) / 60
     card = ModelCard(
         recipe=job.recipe.to_json(),

@@ -140,7 +140,7 @@ def train(
             if progress is None:
                 meter.stage(stage)
                 return
-            score = "" if progress.score is None else f"  val AP {progress.score:.4f}"
+            score = "" if progress.score is None else f"  val {progress.score:.4f}"
             best = "" if progress.best is None else f" (best {progress.best:.4f})"
             note = f"loss {progress.loss:.3f}{score}{best}"
             meter.step(progress.step, progress.steps, note)
