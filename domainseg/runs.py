@@ -21,7 +21,7 @@ from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, image_sha256
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
-from domainseg.model_plane import model_plane
+from domainseg.model_plane import ModelPlane, model_plane
 from domainseg.models.model_file import ModelCard, model_sha256
 from domainseg.records import Sample
 from domainseg.results import write_results
@@ -44,10 +44,10 @@ from domainseg.segmenter import (
 )
 from domainseg.tiling.decoding import BlockWork
 from domainseg.tiling.grid import core_shape, tiles
-from domainseg.tiling.plan import GPU_QUEUES, MB, QUEUES, plan_work
+from domainseg.tiling.plan import GPU_QUEUES, MB, QUEUES, WorkPlan, plan_work
 from domainseg.tiling.probe import peak_resident_bytes, probe_network
-from domainseg.tiling.store import open_store
-from domainseg.tiling.stream import stream_maps
+from domainseg.tiling.store import MapStore, open_store
+from domainseg.tiling.stream import Spent, stream_maps
 
 RECORD_SCHEMA = 1
 PACKAGES = ("torch", "numpy", "numba", "scikit-image")
@@ -209,33 +209,7 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     keep_progress(folder, task.record, plane.intensity)
     tell("measuring the range", 1, 1)
     ranged = time.monotonic()
-    made, lattice = segmenter.make_maps, segmenter.lattice
-    on_processor = made.device.type == "cpu"
-    plan = plan_work(
-        lattice,
-        layers=made.layers,
-        channels=plane.shape[0],
-        width_px=plane.shape[2],
-        max_memory_mb=options.max_memory_mb,
-        threads=torch.get_num_threads(),
-        network_mb=model.network_mb,
-        queues=QUEUES if on_processor else GPU_QUEUES,
-    )
-    shape = plane.grid.model_shape
-    core = core_shape(shape, lattice)
-    store = open_store(folder / MAPS, layers=made.layers, shape=shape, core=core)
-    mask = None if task.area is None else partial(task.area.on_grid, plane.grid)
-    stored = plane.stored
-    spent = stream_maps(
-        made if stored is None else replace(made, intensity=plane.intensity),
-        plane if stored is None else stored,
-        store,
-        lattice,
-        mask=mask,
-        queue=plan.queue,
-        readers=1 if on_processor else plan.queue,
-        tell=partial(tell, "tiles"),
-    )
+    store, plan, spent = _mapped(model, task, plane, folder, options, tell)
     found = write_results(
         folder,
         sample,
@@ -260,12 +234,11 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     }
     write_timings(folder, timings)
     warnings = (*_assumed(model, task, plane.grid.model_shape), *found.warnings)
-    extent = _extent(sample, task.area)
     end_folder(
         folder,
         {
             **task.record,
-            **extent,
+            **_extent(sample, task.area),
             "grid": {"scale": list(plane.grid.scale_yx)},
             "intensity": as_json(plane.intensity),
             "objects": found.objects,
@@ -277,6 +250,39 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     if options.drop_maps:
         shutil.rmtree(folder / MAPS, ignore_errors=True)
     return Run(folder, sample.id, found.objects, warnings)
+
+
+def _mapped(
+    model: Model, task: Task, plane: ModelPlane, folder: Path, options: RunOptions, tell: Tell
+) -> tuple[MapStore, WorkPlan, Spent]:
+    """Return the maps of an image on disk, how its work is cut, and what they cost."""
+    made, lattice = model.segmenter.make_maps, model.segmenter.lattice
+    on_processor = made.device.type == "cpu"
+    plan = plan_work(
+        lattice,
+        layers=made.layers,
+        channels=plane.shape[0],
+        width_px=plane.shape[2],
+        max_memory_mb=options.max_memory_mb,
+        threads=torch.get_num_threads(),
+        network_mb=model.network_mb,
+        queues=QUEUES if on_processor else GPU_QUEUES,
+    )
+    shape = plane.grid.model_shape
+    core = core_shape(shape, lattice)
+    store = open_store(folder / MAPS, layers=made.layers, shape=shape, core=core)
+    stored = plane.stored
+    spent = stream_maps(
+        made if stored is None else replace(made, intensity=plane.intensity),
+        plane if stored is None else stored,
+        store,
+        lattice,
+        mask=None if task.area is None else partial(task.area.on_grid, plane.grid),
+        queue=plan.queue,
+        readers=1 if on_processor else plan.queue,
+        tell=partial(tell, "tiles"),
+    )
+    return store, plan, spent
 
 
 def _assumed(model: Model, task: Task, shape: tuple[int, int]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.instances.basins import DecodeOptions
-from domainseg.instances.detection import DetectionRule, detect
-from domainseg.instances.matching import match
-from domainseg.instances.overlaps import overlap_instances
-from domainseg.model_plane import group_ranges
+from domainseg.instances.detection import DetectionRule
 from domainseg.models.model_file import read_model, save_model
 from domainseg.quality.calibration import (
     Calibration,
@@ -26,7 +23,6 @@ from domainseg.quality.calibration import (
 )
 from domainseg.quality.tuning import (
     Aim,
-    Evidence,
     Outcome,
     area_candidates,
     best_score,
@@ -35,21 +31,15 @@ from domainseg.quality.tuning import (
     preference,
 )
 from domainseg.recipe import Recipe, recipe_from_json, with_overrides
-from domainseg.records import Instances, Sample
 from domainseg.runs import Model, RunOptions, open_model
-from domainseg.segmenter import Mapped, decode_options, mapped_by, segmentation_of
-from domainseg.sources import Source, annotated, data_at, entries_of, labelled, open_source
+from domainseg.segmenter import decode_options, segmentation_of
+from domainseg.sources import data_at, open_source
+from domainseg.tune_images import PX_PER_MPX, Case, Judge, Tell, gather_cases
 
 THRESHOLDS = (0.15, 0.25, 0.35, 0.45, 0.5, 0.55, 0.65, 0.75, 0.85)
 """Foreground probabilities that are tried."""
 PROMINENCES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Rises of a peak that are tried, where touching objects are split."""
-MATCHED = 0.5
-"""IoU from which on a predicted object is right, where defects are not what is looked for."""
-PX_PER_MPX = 1e6
-
-Tell = Callable[[str, int, int], None]
-"""Called with the stage, what is done and how much there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +66,6 @@ class Tuned:
     kept: bool
     calibration: Calibration | None
     errors: tuple[float, float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """One validation image: its maps and its truth."""
-
-    id: str
-    group: str
-    mapped: Mapped
-    truth: Instances | None
-    labels: NDArray[np.bool_]
-    ignore: NDArray[np.bool_] | None
-    inspected_px: int
-    spacing_um: tuple[float, float] | None
 
 
 def tune(
@@ -129,7 +105,7 @@ def tune(
         recipe = data_at(recipe, data)
     part = with_overrides(recipe, [f"evaluate.part={part}"]).evaluate.part
     source = open_source(recipe)
-    cases = _cases(opened, recipe, source, part, tell)
+    cases = gather_cases(opened, recipe, source, part, tell)
     if recipe.head.learns_labels:
         chosen = _tuned_labels(opened, cases, aim, tell)
     else:
@@ -186,62 +162,17 @@ def _figures(outcome: Outcome) -> dict[str, float | int]:
     }
 
 
-def _cases(
-    opened: Model, recipe: Recipe, source: Source, part: str, tell: Tell
-) -> tuple[_Case, ...]:
-    """Return the images of a part with their maps, which stay in memory: 4 bytes a pixel."""
-    entries = entries_of(source, part)
-    ranges = group_ranges(recipe, source, entries)
-    cases = []
-    for done, entry in enumerate(entries):
-        tell("predicting", done, len(entries))
-        sample = source.load(entry)
-        mapped = mapped_by(opened.segmenter, sample, intensity=ranges.get(entry.group))
-        cases.append(_case(sample, mapped, source.classes, by_label=recipe.head.learns_labels))
-    tell("predicting", len(entries), len(entries))
-    if not any(case.labels.any() for case in cases):
-        raise InputError(
-            sentence(
-                recipe.data.root or "data",
-                found=f"no object in the {len(cases)} images of {part}",
-                wanted="objects to tune on",
-                fix="name another part, or check the labels",
-            )
-        )
-    return tuple(cases)
-
-
-def _case(sample: Sample, mapped: Mapped, classes: Sequence[str], *, by_label: bool) -> _Case:
-    tags = labelled(sample, classes) if by_label else None
-    truth = None if tags is not None else annotated(sample)
-    if truth is not None:
-        tags = np.isin(np.arange(len(classes)), truth.classes)
-    assert tags is not None
-    shape = sample.image.shape[1:]
-    hidden = 0 if sample.ignore is None else int(np.count_nonzero(sample.ignore))
-    return _Case(
-        sample.id,
-        sample.group,
-        mapped,
-        truth,
-        tags,
-        sample.ignore,
-        int(np.prod(shape)) - hidden,
-        sample.spacing_um,
-    )
-
-
 # Objects ---------------------------------------------------------------------------------
 
 
-def _tuned_objects(opened: Model, cases: Sequence[_Case], aim: Aim, tell: Tell) -> _Chosen:
+def _tuned_objects(opened: Model, cases: Sequence[Case], aim: Aim, tell: Tell) -> _Chosen:
     """Return the best threshold, then prominence, then smallest area; each with its best score.
 
     One after the other, as they hardly depend on each other: all at once would be hundreds
     of decodings.
     """
     recipe, classes = opened.segmenter.recipe, opened.segmenter.classes
-    judge = _Judge(cases, _rule(recipe))
+    judge = Judge(cases, _rule(recipe))
     options = decode_options(recipe, classes)
     before = judge.evidence(options).at(0.0)
     held = preference(before, aim)
@@ -293,63 +224,10 @@ def _rule(recipe: Recipe) -> DetectionRule | None:
     return DetectionRule(tolerance_px=asked.tolerance_px, min_cover=asked.min_cover)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judge:
-    """Validation images on which rules are judged."""
-
-    cases: Sequence[_Case]
-    rule: DetectionRule | None
-
-    def evidence(self, options: DecodeOptions) -> Evidence:
-        """Return the truth objects and calls of all images, decoded with these options."""
-        parts = [self._judged(case, options) for case in self.cases]
-        return Evidence(
-            found_from=np.concatenate([found for found, _, _ in parts]),
-            call_scores=np.concatenate([scores for _, scores, _ in parts]),
-            false=np.concatenate([false for _, _, false in parts]),
-            mpx=sum(case.inspected_px for case in self.cases) / PX_PER_MPX,
-        )
-
-    def scored(
-        self, options: DecodeOptions
-    ) -> tuple[tuple[NDArray[np.float64], NDArray[np.bool_]], ...]:
-        """Return per image the scores of the objects and whether each is right."""
-        parts = (self._judged(case, options) for case in self.cases)
-        return tuple((scores, ~false) for _, scores, false in parts)
-
-    def areas_px(self) -> NDArray[np.int64]:
-        """Return the areas of all truth objects, px of the model grid."""
-        areas = [
-            np.rint(case.truth.areas_px() * np.prod(case.mapped.grid.scale_yx)).astype(np.int64)
-            for case in self.cases
-            if case.truth is not None
-        ]
-        return np.concatenate(areas)
-
-    def _judged(
-        self, case: _Case, options: DecodeOptions
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-        """Return the score from which each truth is found, the calls' scores, which are false."""
-        assert case.truth is not None
-        predicted = segmentation_of(case.mapped, options).instances()
-        if self.rule is not None:
-            seen = detect(case.id, case.truth, predicted, rule=self.rule, ignore=case.ignore)
-            return seen.found_from.astype(float), seen.call_scores.astype(float), seen.false
-        overlaps = overlap_instances(case.truth, predicted, ignore=case.ignore, where=case.id)
-        matches = match(overlaps, MATCHED)
-        rows = np.searchsorted(predicted.ids, overlaps.predicted_ids)
-        scores = predicted.scores[rows].astype(float)
-        found = np.full(len(overlaps.truth_ids), -np.inf)
-        found[matches.pairs[:, 0]] = scores[matches.pairs[:, 1]]
-        false = np.zeros(len(scores), bool)
-        false[matches.false] = True
-        return found, scores, false
-
-
 # Image labels ----------------------------------------------------------------------------
 
 
-def _tuned_labels(opened: Model, cases: Sequence[_Case], aim: Aim, tell: Tell) -> _Chosen:
+def _tuned_labels(opened: Model, cases: Sequence[Case], aim: Aim, tell: Tell) -> _Chosen:
     """Return smallest areas and scores of each class that give image labels the best F1."""
     if aim.name != "f1":
         raise UsageError(
@@ -386,7 +264,7 @@ def _of_class(limits: Any, index: int) -> Any:
 
 
 def _objects(
-    case: _Case, options: DecodeOptions
+    case: Case, options: DecodeOptions
 ) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.float64]]:
     """Return class, area on the model grid and score of each object of an image."""
     decoded = segmentation_of(case.mapped, options).decoded
@@ -394,7 +272,7 @@ def _objects(
 
 
 def _label_outcome(
-    present: NDArray[np.bool_], kinds: Sequence[NDArray[np.int16]], cases: Sequence[_Case]
+    present: NDArray[np.bool_], kinds: Sequence[NDArray[np.int16]], cases: Sequence[Case]
 ) -> Outcome:
     """Return labels as truth objects and predicted labels as calls."""
     called = np.zeros_like(present)

@@ -30,6 +30,7 @@ LAYERS = (
         "run_folder",
         "runs",
         "train_folder",
+        "tune_images",
     ),
     (
         "train",
