@@ -121,7 +121,11 @@ def row_of(run: Path, image: str, mask: NDArray[np.bool_], true_px: float, tiles
     found = tifffile.imread(run / "labels.tif")
     objects = pl.read_csv(run / "objects.csv").filter(pl.col("class") == "scratch")
     on = np.unique(found[mask])
-    lengths = objects.filter(pl.col("label").is_in(on.tolist()))["skeleton_length_px"].to_numpy()
+    lengths = (
+        objects.filter(pl.col("label").is_in(on.tolist()))["skeleton_length_px"]
+        .drop_nulls()
+        .to_numpy()
+    )
     long = lengths[lengths > 0.1 * true_px]
     links = int(read_record(run)["links"])
     return Row(image, true_px, tiles, len(long), float(lengths.max(initial=0.0)), links)

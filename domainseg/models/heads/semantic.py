@@ -36,6 +36,9 @@ class SemanticHead:
             (Lin et al. 2017, Focal loss), 0 = not at all.
         hard_share: share of the background pixels of a batch that count, those with the
             largest loss; below 1, an image full of easy background does not drown the rest.
+        absent_classes: whether a class that a batch lacks counts in the overlap loss. Its
+            loss falls steepest where next to nothing is predicted, and so holds down tiny and
+            rare classes before they are learned; the cross-entropy counts it in any case.
     """
 
     name: Literal["semantic"] = "semantic"
@@ -44,6 +47,7 @@ class SemanticHead:
     tversky_beta: float = 0.5
     focal_gamma: float = 0.0
     hard_share: float = 1.0
+    absent_classes: bool = True
 
     def __post_init__(self) -> None:
         limits = {"tversky_beta": (0, 1), "focal_gamma": (0, 8), "hard_share": (0, 1)}
@@ -104,6 +108,11 @@ class SemanticHead:
             counted = counted * hard_pixels(entropy, background, weight, share=self.hard_share)
         if not self.overlapping and classes > 1:
             probability, present = _with_union(probability), _with_union(present)
+        if not self.absent_classes:
+            there = (present * weight).amax((0, 2, 3)) > 0
+            probability, present = probability[:, there], present[:, there]
+            if not there.any():
+                return weighted_mean(entropy, counted)
         overlap = tversky_loss(probability, present, weight, beta=self.tversky_beta)
         return weighted_mean(entropy, counted) + self.dice_weight * overlap
 
