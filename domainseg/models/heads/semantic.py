@@ -36,9 +36,9 @@ class SemanticHead:
             (Lin et al. 2017, Focal loss), 0 = not at all.
         hard_share: share of the background pixels of a batch that count, those with the
             largest loss; below 1, an image full of easy background does not drown the rest.
-        absent_classes: whether a class that a batch lacks counts in the overlap loss. Its
-            loss falls steepest where next to nothing is predicted, and so holds down tiny and
-            rare classes before they are learned; the cross-entropy counts it in any case.
+        absent_classes: whether a class that a batch lacks counts in the overlap loss, which
+            then holds down what is predicted of it. Without, the cross-entropy alone does;
+            with a small ``hard_share`` that is little, and false calls grow.
     """
 
     name: Literal["semantic"] = "semantic"
