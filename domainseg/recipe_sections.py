@@ -137,6 +137,10 @@ class Train(Section):
         batch: patches per step.
         steps_per_epoch: steps between validations.
         object_share: share of patches drawn around an object.
+        equal_size_px: objects count alike in the loss whatever their size: at first, each as
+            much as a disc of this diameter, px of the model grid (a fifth to eight times per
+            pixel), then less and less so; null = every pixel counts alike. For tiny objects
+            beside large ones.
         learning_rate: peak of AdamW.
         weight_decay: of weights, not of biases and norms.
         warmup_share: share of the steps in which the learning rate rises.
@@ -157,6 +161,7 @@ class Train(Section):
     max_epochs: PositiveInt | None = None
     max_steps: PositiveInt | None = None
     object_share: Share = 0.7
+    equal_size_px: PositiveFloat | None = None
     learning_rate: PositiveFloat = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_share: Share = 0.05

@@ -256,6 +256,7 @@ def _loop_options(job: _Job) -> LoopOptions:
         precision=job.precision,
         device=job.device.type,
         seed=options.seed,
+        fade_weights=options.equal_size_px is not None,
     )
 
 

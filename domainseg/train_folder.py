@@ -15,10 +15,11 @@ from domainseg.images.resample import Grid, resample_labels
 from domainseg.model_plane import ModelPlane, median_diameter, model_plane, object_diameter
 from domainseg.models.heads.head import Truth
 from domainseg.recipe import Recipe, load_recipe, with_overrides
-from domainseg.records import Sample
+from domainseg.records import Array, Sample
 from domainseg.run_folder import difference
 from domainseg.sources import Source, annotated, labelled, presence, truth_labels
 from domainseg.training.prepared import Places, Prepared, find_places, save_planes
+from domainseg.training.size_weights import size_weights
 
 MODEL = "model.safetensors"
 RESOLVED = "recipe.yaml"
@@ -146,7 +147,7 @@ def prepare(
 def _prepare_one(
     recipe: Recipe, sample: Sample, plane: ModelPlane, path: Path, *, classes: Sequence[str]
 ) -> Prepared:
-    weight = np.ones(plane.grid.model_shape, bool)
+    weight: Array = np.ones(plane.grid.model_shape, bool)
     if sample.ignore is not None:
         weight = resample_labels(sample.ignore.astype(np.uint8), plane.grid) == 0
     tags = labelled(sample, classes) if recipe.head.learns_labels else None
@@ -161,6 +162,8 @@ def _prepare_one(
         places = Places(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
         kinds = np.flatnonzero(tags).astype(np.int16)
     targets = recipe.head.targets(truth, classes=len(classes))
+    if (size_px := recipe.train.equal_size_px) is not None:
+        weight = weight * size_weights(truth.labels, size_px=size_px)
     image = plane[:, 0 : plane.shape[1], 0 : plane.shape[2]]
     sha256 = save_planes(path, image, targets, weight)
     return Prepared(

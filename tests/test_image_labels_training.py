@@ -152,33 +152,6 @@ class TestOverlapLosses:
         )
         assert half == pytest.approx(near, rel=1e-5)
 
-    def test_a_class_that_a_batch_lacks_can_be_left_to_the_entropy(self) -> None:
-        torch.manual_seed(0)
-        scores = torch.randn(2, 4, *PLANE)
-        target = torch.zeros(2, 1, *PLANE)
-        target[..., :2] = 2  # the second class of three
-        weight = torch.ones(2, 1, *PLANE)
-        losses = {
-            absent: SemanticHead(absent_classes=absent).loss(scores, target, weight, classes=3)
-            for absent in (True, False)
-        }
-        probability = scores.softmax(1)
-        planes = torch.cat([probability[:, 1:], probability[:, 1:].sum(1, keepdim=True)], 1)
-        present = torch.stack([target[:, 0] == k for k in (1, 2, 3)], 1).float()
-        present = torch.cat([present, present.sum(1, keepdim=True)], 1)
-        overlap = [
-            tversky_loss(planes[:, k : k + 1], present[:, k : k + 1], weight, beta=0.5)
-            for k in range(4)
-        ]
-        whole, there = sum(overlap) / 4, (overlap[1] + overlap[3]) / 2
-        assert float(losses[True] - losses[False]) == pytest.approx(float(whole - there), abs=1e-6)
-        # Without any object there is no overlap to speak of.
-        nothing = torch.zeros_like(target)
-        head = SemanticHead(absent_classes=False)
-        entropy = -scores.log_softmax(1)[:, 0].mean()
-        found = head.loss(scores, nothing, weight, classes=3)
-        assert float(found) == pytest.approx(float(entropy), rel=1e-5)
-
     def test_of_the_background_the_hardest_count_and_of_objects_all(self) -> None:
         entropy = torch.arange(16.0).view(1, 1, 4, 4)
         background = torch.ones(1, 1, 4, 4, dtype=torch.bool)

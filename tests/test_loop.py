@@ -137,6 +137,34 @@ def test_the_learning_rate_rises_in_a_line_and_falls_as_a_cosine() -> None:
     assert learning_rate_factor(0, steps=1, warmup_share=0.0) == 1.0
 
 
+def test_weights_of_pixels_fade_while_a_run_goes_on(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def watched(scores: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+        seen.append(float(weight.mean()))
+        return loss(scores, targets, weight)
+
+    class Heavy(Waves):
+        def __getitem__(self, number: int) -> Batch:
+            image, targets, weight = super().__getitem__(number)
+            return image, targets, 4 * weight
+
+    for fade, wanted in ((False, [4.0] * 4), (True, [4.0 ** (1 - k / 3.6) for k in range(4)])):
+        seen.clear()
+        options = replace(OPTIONS, steps=4, steps_per_epoch=4, fade_weights=fade)
+        patches = DataLoader(Heavy(), batch_size=2, sampler=Numbers(8))
+        fit(
+            Fitting(network(), watched, rising, options),
+            patches,
+            validation=0,
+            options=options,
+            out=tmp_path / str(fade),
+            resume=False,
+            tell=lambda _: None,
+        )
+        assert seen == pytest.approx(wanted)
+
+
 @pytest.mark.parametrize("at", [2, 4, 5, 7])
 @pytest.mark.parametrize("score", [rising, falling])
 def test_a_resumed_run_ends_bit_equal(

@@ -17,11 +17,12 @@ from domainseg.models.unet import UNet
 Model = UNet | FPN | FCN
 SMALL: tuple[Model, ...] = (
     UNet(weights=None, depth=3, decoder_channels=(16, 8, 8)),
+    UNet(weights=None, depth=3, decoder_channels=(16, 8, 8), image_skip=True),
     FPN(weights=None, depth=3, pyramid_channels=16, decoder_channels=8),
     FPN(weights=None, depth=3, finest=0, pyramid_channels=8, decoder_channels=8, refinements=2),
     FCN(weights=None, depth=3),
 )
-NAMES = ["unet", "fpn", "fpn-refined", "fcn"]
+NAMES = ["unet", "unet-image-skip", "fpn", "fpn-refined", "fcn"]
 
 
 @pytest.mark.parametrize("model", SMALL, ids=NAMES)
@@ -30,6 +31,25 @@ def test_scores_have_the_size_of_the_image(model: Model) -> None:
     assert model.stride == 8
     with torch.inference_mode():
         assert network(torch.zeros(2, 2, 16, 24)).shape == (2, 5, 16, 24)
+
+
+def test_an_image_skip_lets_the_finest_level_see_what_the_encoder_halved_away() -> None:
+    torch.manual_seed(0)
+    halves = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16)  # nothing once halved
+    for image_skip in (False, True):
+        network = UNet(
+            weights=None, depth=3, decoder_channels=(16, 8, 8), image_skip=image_skip
+        ).build(1, 1)
+        network.eval()
+        features = [
+            halves[None, None],
+            *(
+                torch.zeros(1, c, 32 >> k, 32 >> k)
+                for k, c in enumerate(network.encoder.out_channels[1:], 1)
+            ),
+        ]
+        with torch.inference_mode():
+            assert bool(network.decoder(features).std(dim=(2, 3)).max() > 1e-3) == image_skip
 
 
 @pytest.mark.parametrize("model", SMALL, ids=NAMES)

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder, UnetDecoderBlock
+from torch import Tensor
 
 from domainseg.models.encoders import build_encoder, feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder, output_convolution
+
+
+def _decoder(encoder_channels: Sequence[int], decoder_channels: Sequence[int]) -> UnetDecoder:
+    return UnetDecoder(
+        encoder_channels=encoder_channels,
+        decoder_channels=decoder_channels,
+        n_blocks=len(decoder_channels),
+        use_norm="batchnorm",
+        add_center_block=False,
+        attention_type=None,
+    )
+
+
+class _ImageSkipDecoder(UnetDecoder):
+    """The library's decoder, whose last block sees the image beside what came up to it."""
+
+    def __init__(self, encoder_channels: Sequence[int], decoder_channels: Sequence[int]) -> None:
+        super().__init__(
+            encoder_channels, decoder_channels, n_blocks=len(decoder_channels), use_norm="batchnorm"
+        )
+        before = [encoder_channels[-1], *decoder_channels][-2]
+        self.blocks[-1] = UnetDecoderBlock(before, encoder_channels[0], decoder_channels[-1])
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return ``(B, width, H, W)`` at the size of the image, ``features[0]``."""
+        deep, *skips = reversed(features)
+        for block, skip in zip(self.blocks, skips, strict=True):
+            deep = block(deep, *skip.shape[2:], skip_connection=skip)
+        return deep
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +51,9 @@ class UNet:
         weights: ``imagenet`` or None.
         depth: number of times the encoder halves the image; the stride is 2**depth.
         decoder_channels: width of each decoder level, deepest first, ``depth`` numbers.
+        image_skip: whether the image itself joins the finest level, as the encoder's features
+            join the others; without, that level sees what was halved before, and what is few
+            pixels across is lost.
     """
 
     name: Literal["unet"] = "unet"
@@ -27,6 +61,7 @@ class UNet:
     weights: Literal["imagenet"] | None = "imagenet"
     depth: int = 5
     decoder_channels: tuple[int, ...] = (128, 64, 48, 32, 16)
+    image_skip: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= 5:
@@ -49,13 +84,8 @@ class UNet:
     def build(self, channels: int, outputs: int) -> EncoderDecoder:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
         encoder = build_encoder(self.encoder, self.weights, channels=channels, depth=self.depth)
-        decoder = UnetDecoder(
-            encoder_channels=feature_widths(encoder),
-            decoder_channels=self.decoder_channels,
-            n_blocks=self.depth,
-            use_norm="batchnorm",
-            add_center_block=False,
-            attention_type=None,
+        decoder = (_ImageSkipDecoder if self.image_skip else _decoder)(
+            feature_widths(encoder), self.decoder_channels
         )
         return EncoderDecoder(
             encoder,

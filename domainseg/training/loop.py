@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from domainseg.atomic import atomic_text
 from domainseg.training.determinism import deterministic
 from domainseg.training.patches import Numbers
+from domainseg.training.size_weights import faded
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -73,6 +74,7 @@ class LoopOptions:
         precision: ``fp32`` or ``bf16``.
         device: ``cpu``, ``cuda`` or ``mps``.
         seed: of the run.
+        fade_weights: whether the pixels' weights fade to 1 (`size_weights.faded`).
     """
 
     steps: int
@@ -86,6 +88,7 @@ class LoopOptions:
     precision: str
     device: str
     seed: int
+    fade_weights: bool = False
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup_share: float) -> float:
@@ -114,6 +117,8 @@ class Fitting(L.LightningModule):
     def training_step(self, batch: Batch, _index: int) -> Tensor:
         """Return the loss of one batch."""
         image, targets, weight = batch
+        if self._options.fade_weights:
+            weight = faded(weight, self.global_step / self._options.steps)
         scores = self.network(image.to(memory_format=torch.channels_last))
         loss = self._loss(scores.float(), targets, weight)
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(image))

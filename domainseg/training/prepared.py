@@ -79,7 +79,7 @@ def save_planes(
     path: Path,
     image: NDArray[np.float32],
     targets: NDArray[np.float32],
-    weight: NDArray[np.bool_],
+    weight: NDArray[np.bool_] | NDArray[np.float32],
 ) -> str:
     """Write one image's planes, whole or not at all, and return their SHA-256."""
     planes = np.concatenate([image, targets, weight[None]]).astype(np.float16)

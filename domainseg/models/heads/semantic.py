@@ -28,17 +28,14 @@ class SemanticHead:
     Attributes:
         activation: ``softmax`` (classes exclude each other, one layer) or ``sigmoid``
             (each class is a layer of its own, and annotated objects may overlap).
-        dice_weight: weight of the overlap loss (Dice, or Tversky) beside the cross-entropy;
-            with softmax and several classes their union counts as one class more.
+        dice_weight: weight of the overlap loss (Dice, or Tversky) beside the cross-entropy, 0
+            = none; with softmax and several classes their union counts as one class more.
         tversky_beta: weight of missed pixels in the overlap loss, that of false ones is
             1 less it (Salehi et al. 2017); 0.5 is Dice, more finds more of small objects.
         focal_gamma: the cross-entropy of a pixel is weighed by (1 - p) to this power
             (Lin et al. 2017, Focal loss), 0 = not at all.
         hard_share: share of the background pixels of a batch that count, those with the
             largest loss; below 1, an image full of easy background does not drown the rest.
-        absent_classes: whether a class that a batch lacks counts in the overlap loss, which
-            then holds down what is predicted of it. Without, the cross-entropy alone does;
-            with a small ``hard_share`` that is little, and false calls grow.
     """
 
     name: Literal["semantic"] = "semantic"
@@ -47,7 +44,6 @@ class SemanticHead:
     tversky_beta: float = 0.5
     focal_gamma: float = 0.0
     hard_share: float = 1.0
-    absent_classes: bool = True
 
     def __post_init__(self) -> None:
         limits = {"tversky_beta": (0, 1), "focal_gamma": (0, 8), "hard_share": (0, 1)}
@@ -108,11 +104,8 @@ class SemanticHead:
             counted = counted * hard_pixels(entropy, background, weight, share=self.hard_share)
         if not self.overlapping and classes > 1:
             probability, present = _with_union(probability), _with_union(present)
-        if not self.absent_classes:
-            there = (present * weight).amax((0, 2, 3)) > 0
-            probability, present = probability[:, there], present[:, there]
-            if not there.any():
-                return weighted_mean(entropy, counted)
+        if self.dice_weight == 0:
+            return weighted_mean(entropy, counted)
         overlap = tversky_loss(probability, present, weight, beta=self.tversky_beta)
         return weighted_mean(entropy, counted) + self.dice_weight * overlap
 
