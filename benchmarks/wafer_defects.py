@@ -1,6 +1,6 @@
 """Defects of made-up wafers found by a model, at three contrasts to noise.
 
-    python benchmarks/wafer_defects.py MODEL [--fields 160]
+    python benchmarks/wafer_defects.py MODEL [--fields 160] [--set tiling.symmetries=8]
 
 On fields that no training saw, each contrast by itself: recall of all defects and of particles
 of 4 px and more at one false call per 10 Mpx, read off the free-response curve; and of the
@@ -36,8 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--fields", type=int, default=160)
+    parser.add_argument("--set", action="append", default=[], help="key=value of the recipe")
     given = parser.parse_args()
-    segmenter, _ = open_segmenter(given.model)
+    segmenter, _ = open_segmenter(given.model, overrides=given.set)
     print("contrast  fields  Mpx  defects  found  particles  found  large  median |error|  bias")
     for level in LEVELS:
         print(Row.of(segmenter, level, given.fields).text(), flush=True)

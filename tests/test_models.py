@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from domainseg.models.encoders import feature_widths
 from domainseg.models.fcn import FCN, ScoreDecoder, bilinear_kernel
 from domainseg.models.fpn import FPN
 from domainseg.models.network import whole_window_layers
@@ -45,7 +46,7 @@ def test_an_image_skip_lets_the_finest_level_see_what_the_encoder_halved_away() 
             halves[None, None],
             *(
                 torch.zeros(1, c, 32 >> k, 32 >> k)
-                for k, c in enumerate(network.encoder.out_channels[1:], 1)
+                for k, c in enumerate(feature_widths(network.encoder)[1:], 1)
             ),
         ]
         with torch.inference_mode():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder, UnetDecoderBlock
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainseg.models.encoders import build_encoder, feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder, output_convolution
@@ -24,15 +24,17 @@ def _decoder(encoder_channels: Sequence[int], decoder_channels: Sequence[int]) -
     )
 
 
-class _ImageSkipDecoder(UnetDecoder):
-    """The library's decoder, whose last block sees the image beside what came up to it."""
+class _ImageSkipDecoder(nn.Module):
+    """The library's blocks, the last of which sees the image beside what came up to it."""
 
     def __init__(self, encoder_channels: Sequence[int], decoder_channels: Sequence[int]) -> None:
-        super().__init__(
-            encoder_channels, decoder_channels, n_blocks=len(decoder_channels), use_norm="batchnorm"
+        super().__init__()
+        deepest, *skips = reversed(encoder_channels)
+        inputs = (deepest, *decoder_channels[:-1])
+        self.blocks = nn.ModuleList(
+            UnetDecoderBlock(*widths)
+            for widths in zip(inputs, skips, decoder_channels, strict=True)
         )
-        before = [encoder_channels[-1], *decoder_channels][-2]
-        self.blocks[-1] = UnetDecoderBlock(before, encoder_channels[0], decoder_channels[-1])
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return ``(B, width, H, W)`` at the size of the image, ``features[0]``."""
