@@ -444,6 +444,24 @@ def test_overlapping_truth_is_prepared_whole_for_a_sigmoid_head(
         prepare(open_source(other), other, tmp_path / "other", ranges={})
 
 
+def test_images_are_prepared_with_the_weights_of_their_objects(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    semantic = {"name": "semantic"}
+    plain = load_recipe(recipe(head=semantic))
+    (before, *_), _ = prepare(open_source(plain), plain, tmp_path / "a", ranges={})
+    weighed = load_recipe(recipe(head=semantic, train={"equal_size_px": 6}))
+    (after, *_), _ = prepare(open_source(weighed), weighed, tmp_path / "b", ranges={})
+    a, b = np.asarray(before.planes(), float), np.asarray(after.planes(), float)
+    np.testing.assert_array_equal(a[:-1], b[:-1])
+    background = b[-2] == 0
+    assert (b[-1][background] == a[-1][background]).all()
+    for area, (y, x) in zip(after.areas_px, after.centres, strict=True):
+        wanted = np.clip(np.pi / 4 * 36 / area, 0.2, 8)
+        assert b[-1, y, x] == pytest.approx(wanted, rel=1e-3)
+    assert before.sha256 != after.sha256
+
+
 def test_a_sigmoid_head_trains_and_is_scored_on_overlapping_truth(
     crossing: Callable[..., dict[str, Any]], recipe: Recipe, tmp_path: Path
 ) -> None:
