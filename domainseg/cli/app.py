@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from domainseg import __version__
-from domainseg.cli import data, defects, looking, scoring, tiles, tuning
+from domainseg.cli import data, defects, klarf, looking, scoring, tiles, tuning
 from domainseg.cli.options import Device, DiameterPx, Precision, Select, SpacingUm, selection
 from domainseg.cli.screen import Meter, RunMeter, fail, say, warn
 from domainseg.errors import DomainsegError, InputError, UsageError, sentence
@@ -30,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(data.app, name="data")
+app.add_typer(klarf.app, name="klarf")
 looking.add_to(app)
 tiles.add_to(app)
 
