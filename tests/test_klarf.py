@@ -207,6 +207,22 @@ def test_what_is_wrong_is_named_with_its_line(before: str, after: str, message: 
     assert str(error.value).startswith(message)
 
 
+def test_classes_of_1_8_need_numbers_that_differ() -> None:
+    klarf = read_klarf_text(MINIMAL.encode())
+    text = klarf_text(klarf, version="1.8").decode()
+    message = "class numbers that are not whole or not different"
+    for before, after in (("int32 CLASSNUMBER, s", "int32 NUMBER, s"), (' 1 "Part', ' 0 "Part')):
+        assert before in text
+        with pytest.raises(InputError, match=message):
+            read_klarf_text(text.replace(before, after).encode())
+    empty = (
+        text[: text.index("List ClassLookupList")]
+        + """List ClassLookupList
+        { Columns 2 { string CLASSNUMBER, string CLASSNAME } Data 0 { } } } } EndOfFile;"""
+    )
+    assert read_klarf_text(empty.encode()).classes == {}
+
+
 WORDS = [
     b";",
     b"{",
@@ -309,6 +325,16 @@ def test_images_may_follow_as_pairs_without_their_number() -> None:
     pairs = pairs.replace("0 2 2 4 0", "0 2 4 0")
     assert len(MINIMAL) - len(pairs) == 6
     same(read_klarf_text(pairs.encode()), read_klarf_text(MINIMAL.encode()))
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.8"])
+@pytest.mark.parametrize("name", ["A B", "A;", "{", "", 'A"'])
+def test_a_name_that_would_be_read_otherwise_is_refused(name: str, version: Any) -> None:
+    klarf = read_klarf_text(MINIMAL.encode())
+    column = Wafer("W", defects=Table({name: np.zeros(1)}))
+    for odd in (replace(klarf, fields={name: ("x",)}), replace(klarf, wafers=(column,))):
+        with pytest.raises(InputError, match="wanted one word without"):
+            klarf_text(odd, version=version)
 
 
 def test_an_angle_between_needs_1_8() -> None:

@@ -33,7 +33,7 @@ def show(file: File) -> None:
     if klarf.diameter_mm is not None:
         facts.append(("wafer", f"{klarf.diameter_mm:g} mm, {klarf.mark or 'mark unknown'}"))
     if klarf.pitch_um is not None:
-        facts.append(("die pitch", f"{klarf.pitch_um[0]:g} x {klarf.pitch_um[1]:g} um"))
+        facts.append(("die pitch", f"{klarf.pitch_um[0]:.12g} x {klarf.pitch_um[1]:.12g} um"))
     facts += [(name, " ".join(values)) for name, values in klarf.fields.items() if any(values)]
     for name, value in facts:
         say(f"{name + ':':26s}{_printable(value)}")

@@ -299,7 +299,9 @@ class _Meaning:
         )
 
     def _class_numbers(self, classes: Table, lot: Record) -> list[int]:
-        numbers = classes.columns.get("CLASSNUMBER", np.zeros(0, np.int64))
+        if not len(classes):
+            return []
+        numbers = classes.columns.get("CLASSNUMBER", np.zeros(len(classes)))
         if numbers.dtype != np.int64 or len(set(numbers.tolist())) < len(numbers):
             raise self.tokens.refuse(
                 int(lot.lists["ClassLookupList"].at.flat[0]),

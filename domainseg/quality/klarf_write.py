@@ -119,6 +119,24 @@ def _plain(text: str) -> bool:
     return bool(text) and not any(c.isspace() or c in '";{},' or ord(c) < 32 for c in text)
 
 
+def _name(text: str) -> str:
+    """Return the name of a statement or column, which stands without quotes.
+
+    Raises:
+        InputError: it would be read as something else.
+    """
+    if not _plain(text):
+        raise InputError(
+            sentence(
+                "KLARF",
+                found=f"the name {clean(text)[:80]!r}",
+                wanted="one word without ; , { } and quotes",
+                fix="rename it",
+            )
+        )
+    return text
+
+
 def _words(name: str, values: Iterable[str]) -> str:
     quoted = name in _QUOTED_ALWAYS
     out = []
@@ -159,6 +177,7 @@ def _flat(klarf: Klarf, version: Version) -> bytes:
 
 
 def _statement(name: str, values: Sequence[str]) -> str:
+    name = _name(name)
     return f"{name} {_words(name, values)};" if values else f"{name};"
 
 
@@ -196,7 +215,7 @@ def _flat_wafer(wafer: Wafer, out: io.BytesIO) -> None:
     if wafer.center_um is not None:
         say(f"SampleCenterLocation {_number(wafer.center_um[0])} {_number(wafer.center_um[1])};")
     for name, values in wafer.fields.items():
-        say(f"{name} {_words(name, values)};" if values else f"{name};")
+        say(_statement(name, values))
     for test in wafer.tests:
         say(f"InspectionTest {test.number};")
         if test.plan is not None:
@@ -208,7 +227,7 @@ def _flat_wafer(wafer: Wafer, out: io.BytesIO) -> None:
         _flat_defects(wafer, out)
     if len(wafer.summary):
         summary = wafer.summary.columns
-        say(f"SummarySpec {len(summary)} {' '.join(summary)} ;")
+        say(f"SummarySpec {len(summary)} {' '.join(map(_name, summary))} ;")
         say("SummaryList")
         out.write(_rows(wafer.summary.columns) + b";\n")
 
@@ -224,7 +243,7 @@ def _flat_defects(wafer: Wafer, out: io.BytesIO) -> None:
             lists[row] = f"{len(images)} {each}"
         columns["IMAGECOUNT"] = np.array([len(wafer.images.get(i, ())) for i in range(count)])
         columns["IMAGELIST"] = lists
-    out.write(f"DefectRecordSpec {len(columns)} {' '.join(columns)} ;\n".encode())
+    out.write(f"DefectRecordSpec {len(columns)} {' '.join(map(_name, columns))} ;\n".encode())
     if not count:
         out.write(b"DefectList;\n")
     files = _files(wafer.images, count)
@@ -388,7 +407,7 @@ class _Writer:
 
     def field(self, name: str, values: Iterable[str]) -> None:
         values = list(values)
-        self.say(f"Field {name} {len(values)} {{{', '.join(values)}}}")
+        self.say(f"Field {_name(name)} {len(values)} {{{', '.join(values)}}}")
 
     def table(
         self,
@@ -402,14 +421,14 @@ class _Writer:
         written, types = {}, []
         for column, values in columns.items():
             written[column], kind = _in_nm(column, values)
-            types.append(f"{kind} {column}")
+            types.append(f"{kind} {_name(column)}")
         if images:
             texts = np.full(count, "N", object)
             for row, held in images.items():
                 texts[row] = _image_group(held)
             written["IMAGEINFO"] = texts
             types.append("ImageList IMAGEINFO")
-        self.say(f"List {name}")
+        self.say(f"List {_name(name)}")
         with self._braces():
             self.say(f"Columns {len(types)} {{ {', '.join(types)} }}")
             self.say(f"Data {count}")
