@@ -1,8 +1,10 @@
 """KLARF: the result file of wafer inspection, read and written in versions 1.1, 1.2 and 1.8.
 
 In memory lengths are micrometres and areas square micrometres, as in 1.1 and 1.2; version 1.8
-has nanometres. Statements, columns and lists that this module has no name for are kept as
-they were and written again where the version has a place for them.
+has nanometres. Statements, columns and lists of the lot and of a wafer that this module has no
+name for are kept as they were and written again where the version has a place for them; of a
+statement that repeats, the last. Not kept are, in 1.8, other records, and other fields and lists
+of the records of tests and summaries.
 
 No specification of the format is public. What is known is from files of inspection tools and
 from open readers: jklarfreader (MIT), klarf-reader (MIT).

@@ -20,7 +20,7 @@ from domainseg.quality.klarf import (
     Table,
     Wafer,
 )
-from domainseg.quality.klarf_tokens import CLOSE, COMMA, END, NUMBER, OPEN, QUOTED, Tokens
+from domainseg.quality.klarf_tokens import CLOSE, COMMA, END, NUMBER, OPEN, QUOTED, WORD, Tokens
 from domainseg.records import Array
 
 DEEPEST = 32
@@ -208,10 +208,10 @@ def _match_braces(kind: Any, closing: Any, stack: Any) -> None:
     """Write the place of the closing brace of every opening one."""
     depth = 0
     for at in range(len(kind)):
-        if kind[at] == 4:
+        if kind[at] == OPEN:
             stack[depth] = at
             depth += 1
-        elif kind[at] == 5 and depth > 0:
+        elif kind[at] == CLOSE and depth > 0:
             depth -= 1
             closing[stack[depth]] = at
 
@@ -223,14 +223,14 @@ def _cell_starts(kind: Any, closing: Any, first: int, close: int, at: Any) -> An
     now = first
     for row in range(rows):
         for column in range(width):
-            if now >= close or kind[now] > 2:
+            if now >= close or kind[now] > QUOTED:
                 return now, 2 if now < close else 1
             at[row, column] = now
             # ``Images 3 { ... }``: a word, a number and a group.
-            if now + 2 < close and kind[now] == 0 and kind[now + 2] == 4:
+            if now + 2 < close and kind[now] == WORD and kind[now + 2] == OPEN:
                 now = closing[now + 2]
             now += 1
-        if now >= close or kind[now] != 3:
+        if now >= close or kind[now] != END:
             return now, 2
         now += 1
     if now != close:

@@ -17,6 +17,7 @@ import polars as pl
 
 from domainseg.atomic import atomic_path
 from domainseg.errors import InputError, sentence
+from domainseg.quality import klarf_nested
 from domainseg.quality.klarf import (
     AREAS,
     INTEGERS,
@@ -34,7 +35,7 @@ from domainseg.records import Array
 LONGEST = 10_000
 """Characters of a text; what is longer is cut."""
 _FIRST = ("InspectionStationID", "SampleType", "DeviceID", "SetupID", "StepID")
-RENAMED = {"SetupID": "RecipeID"}
+RENAMED = {flat: nested for nested, flat in klarf_nested.RENAMED.items()}
 """Statements of 1.2 that 1.8 has another name for."""
 _QUOTED_ALWAYS = {
     "LotID",
