@@ -25,8 +25,7 @@ from domainseg.recipe_errors import (
     describe,
     is_text,
     options_at,
-    refuse_repeated_keys,
-    yaml_problem,
+    read_sections,
 )
 from domainseg.recipe_sections import (
     FLAT,
@@ -146,17 +145,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
             fit, or two parts do not go together; names file, line and key.
     """
     file = _find(Path(path))
-    try:
-        text = file.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a date of month 13 is a ValueError
-        raise RecipeError(yaml_problem(str(file), error)) from error
-    refuse_repeated_keys(str(file), node)
-    if not isinstance(values, dict):
-        raise RecipeError(
-            sentence(file, found="no sections", wanted="data, model, head, train", fix="add them")
-        )
+    values, node = read_sections(file, wanted="data, model, head, train")
     changed = frozenset([_put(values, override, Recipe) for override in overrides])
     return _validate(values, Origin(str(file), node, changed))
 

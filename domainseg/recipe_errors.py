@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from domainseg.errors import RecipeError
+from domainseg.errors import RecipeError, sentence
 
 Keys = tuple[str, ...]
 
@@ -39,6 +40,7 @@ _WANTED = {
     "less_than": "a number below {lt:g}",
     "less_than_equal": "{le:g} or less",
     "literal_error": "{expected}",
+    "too_short": "a list of at least {min_length:g}",
 }
 """What pydantic wanted, by the type of its complaint."""
 
@@ -108,6 +110,24 @@ def refuse_repeated_keys(name: str, node: yaml.Node | None) -> None:
             refuse_repeated_keys(name, value)
 
 
+def read_sections(file: Path, *, wanted: str) -> tuple[dict[str, Any], yaml.Node | None]:
+    """Return the sections of a YAML file, and its tree.
+
+    Raises:
+        RecipeError: it is not YAML, has a key twice, or no sections, ``wanted`` among them.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date of month 13 is a ValueError
+        raise RecipeError(yaml_problem(str(file), error)) from error
+    refuse_repeated_keys(str(file), node)
+    if not isinstance(values, dict):
+        raise RecipeError(sentence(file, found="no sections", wanted=wanted, fix="add them"))
+    return values, node
+
+
 def yaml_problem(name: str, error: Exception) -> str:
     """Return one sentence for what a YAML parser says."""
     mark = getattr(error, "problem_mark", None)
@@ -144,10 +164,20 @@ def describe(
 
 def options_at(kind: Any, keys: Sequence[str], values: Any) -> dict[str, Any]:
     """Return name and type of each option of the section at ``keys`` of a ``kind``."""
-    options = _options(kind)
+    options, of_each = _options(kind), False
     for key in keys:
-        values = values.get(key) if isinstance(values, Mapping) else None
-        parts = _parts(options.get(key))
+        if isinstance(values, Mapping):
+            values = values.get(key)
+        elif isinstance(values, list | tuple) and key.isdigit() and int(key) < len(values):
+            values = values[int(key)]
+        else:
+            values = None
+        if of_each:  # a name or number of one of several sections of a kind
+            of_each = False
+            continue
+        annotation = options.get(key)
+        of_each = get_origin(annotation) in (dict, tuple, list)
+        parts = _parts(annotation)
         if len(parts) > 1:
             name = values.get("name") if isinstance(values, Mapping) else None
             parts = [part for part in parts if part.__dataclass_fields__["name"].default == name]
@@ -163,12 +193,16 @@ def is_text(annotation: Any) -> bool:
 
 def _options(kind: Any) -> dict[str, Any]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: option.annotation for name, option in kind.model_fields.items()}
+        return {
+            option.alias or name: option.annotation for name, option in kind.model_fields.items()
+        }
     return get_type_hints(kind)
 
 
 def _parts(annotation: Any) -> list[Any]:
     """Return the sections that an option may hold: one, or the members of a union."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     members = get_args(annotation) or (annotation,)
     return [m for m in members if isinstance(m, type) and (is_dataclass(m) or _is_model(m))]
 
@@ -207,10 +241,10 @@ def _own_words(
     reason = str(error).rstrip(".")
     if keys:
         reason = reason.removeprefix(f"{keys[-1]}: ").removeprefix(f"{keys[-1]}.")
-    option = re.match(r"\w+", reason)
-    if option and option[0] in options_at(kind, keys, values):
+    option = re.match(r"\w+(\.\w+)*", reason)
+    if option and option[0].split(".")[0] in options_at(kind, keys, values):
         rest = reason[option.end() :]
-        keys = (*keys, option[0])
+        keys = (*keys, *option[0].split("."))
         return f"{origin.place(keys)}: {'.'.join(keys)}{rest}."
     name = ".".join(keys)
     return f"{origin.place(keys)}: {f'{name}: ' if name else ''}{reason}."

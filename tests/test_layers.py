@@ -23,6 +23,7 @@ LAYERS = (
         "recipe_errors",
         "recipe_sections",
         "recipe",
+        "rules_file",
         "sources",
         "model_plane",
         "segmenter",
