@@ -146,11 +146,11 @@ def verdicts(defects: pl.DataFrame, unit: NDArray[np.int64], count: int, rules: 
     }
     numbers["defects"] = sum((numbers[name] for name in GRADES), np.zeros(count))
     demerits = defects["demerits"].to_numpy()[counted]
-    numbers["demerits"] = np.bincount(units, demerits, minlength=count)
+    numbers["demerits"] = np.bincount(units, demerits, minlength=count).astype(np.float64)
     # 1 - prod(1 - k), by logarithms; a kill that is certain is one, not 1 - 1e-16.
     kill = defects["kill_prob"].fill_null(0.0).to_numpy()[counted]
     with np.errstate(divide="ignore"):
-        survival = np.bincount(units, np.log1p(-kill), minlength=count)
+        survival = np.bincount(units, np.log1p(-kill), minlength=count).astype(np.float64)
     numbers["kill_probability"] = -np.expm1(survival)
     assert set(numbers) == set(UNIT_NUMBERS)
     condition = rules.unit.condition

@@ -1,0 +1,513 @@
+"""From a lot and its rules to a verdict: every number with its interval, every rule with its why.
+
+Defects are graded (`severity`), dies and units judged, and the rules of acceptance held against
+the numbers of the lot. What cannot be known makes the verdict indeterminate, never a pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from statsmodels.stats.proportion import proportion_confint
+
+from domainseg.quality.lot import Lot, Unit
+from domainseg.quality.rules import GRADES, Accept, Rules
+from domainseg.quality.severity import Measured, Verdicts, graded, verdicts
+from domainseg.quality.spatial import clusters
+from domainseg.quality.statistics import Interval, poisson_interval
+from domainseg.quality.zones import Area, Boxes, first_zone
+
+Outcome = Literal["PASS", "FAIL", "INDETERMINATE"]
+Floats = NDArray[np.float64]
+MM2_PER_CM2 = 100.0
+CELLS = 16
+"""Places along each side of a die that areas left out are counted on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number of a lot.
+
+    Attributes:
+        value: None where it cannot be known.
+        interval: of ``confidence``, None where it has none.
+        why: where it cannot be known, why not.
+    """
+
+    value: float | None
+    interval: Interval | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """A rule of acceptance and what became of it.
+
+    Attributes:
+        rule: as the file has it.
+        number: of the lot, at the confidence of the rule.
+        judged: the one that is held against the limit; None where it cannot be known.
+        outcome: of this rule.
+        why: where it is indeterminate.
+    """
+
+    rule: Accept
+    number: Number
+    judged: float | None
+    outcome: Outcome
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Something that there must be for a verdict, and whether it is there."""
+
+    name: str
+    found: str
+    wanted: str
+    met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A lot, judged.
+
+    Attributes:
+        lot: with its units.
+        rules: it was judged by.
+        defects: of the lot, with the columns of `severity.graded`, ``zone`` and ``cluster``.
+        dies: a row per inspected die: unit, die_x, die_y, numbers, passed, reasons.
+        units: a row per unit: unit, numbers of its defects, passed, reasons.
+        results: of the rules of acceptance, in their order.
+        requirements: of a verdict.
+        outcome: of all together.
+    """
+
+    lot: Lot
+    rules: Rules
+    defects: pl.DataFrame
+    dies: pl.DataFrame
+    units: pl.DataFrame
+    results: tuple[RuleResult, ...]
+    requirements: tuple[Requirement, ...]
+    outcome: Outcome
+
+
+def assess(lot: Lot, rules: Rules, zones: Sequence[Area] = ()) -> Assessment:
+    """Return the verdict on a lot; ``zones`` are those of the rules, read."""
+    lot = replace(lot, units=tuple(_less_left_out(unit, rules, zones) for unit in lot.units))
+    defects = _graded(lot, rules, zones)
+    dies = _die_verdicts(lot, defects, rules)
+    units = _unit_verdicts(lot, defects, dies, rules)
+    numbers = Numbers(lot, defects, dies, units, rules)
+    results = tuple(_judged(rule, numbers) for rule in rules.accept)
+    requirements = tuple(_requirements(lot, rules))
+    return Assessment(
+        lot, rules, defects, dies, units, results, requirements, _outcome(results, requirements)
+    )
+
+
+def _less_left_out(unit: Unit, rules: Rules, zones: Sequence[Area]) -> Unit:
+    """Return the unit with the area that neither the edge nor a zone leaves out.
+
+    The share is counted on CELLS x CELLS places of each inspected die; a unit without dies
+    keeps its area, from which the inspection itself has left out what it did not look at.
+    """
+    ignored = [area for area in zones if area.zone.ignore and area.zone.frame != "image"]
+    exclusion = rules.detection.edge_exclusion_um
+    if unit.dies is None or not len(unit.dies) or unit.area_cm2 is None:
+        return unit
+    if not ignored and not (exclusion and unit.diameter_mm):
+        return unit
+    corner, pitch = unit.dies.lower_left_um(), np.array(unit.dies.pitch_um)
+    steps = (np.arange(CELLS) + 0.5) / CELLS
+    cell = np.stack(np.meshgrid(*(steps * p for p in pitch)), -1).reshape(-1, 2)
+    at = (corner[:, None] + cell).reshape(-1, 2)
+    kept = np.ones(len(at), bool)
+    if exclusion and unit.diameter_mm is not None:
+        kept &= np.hypot(*at.T) <= 500.0 * unit.diameter_mm - exclusion
+    nothing = np.zeros(len(cell))
+    in_die = Boxes(cell[:, 0], cell[:, 1], nothing, nothing)
+    wide = np.zeros(len(at))
+    for area in ignored:
+        if area.zone.frame == "die":
+            kept &= ~np.tile(area.holds(in_die), len(corner))
+        else:
+            kept &= ~area.holds(Boxes(at[:, 0], at[:, 1], wide, wide))
+    return replace(unit, area_cm2=unit.area_cm2 * float(kept.mean()))
+
+
+def _graded(lot: Lot, rules: Rules, zones: Sequence[Area]) -> pl.DataFrame:
+    table = lot.defects
+    place = first_zone(zones, _frames(table))
+    factors = np.array([*(area.zone.factor for area in zones), 1.0])
+    critical = np.array([*(area.zone.critical for area in zones), False])
+    ignored = np.array([*(area.zone.ignore for area in zones), False])
+    scored = graded(
+        Measured(
+            classes=table["class"].fill_null("unclassified").to_list(),
+            sizes=_sizes(table, rules),
+            contrast=_floats(table, "contrast"),
+            confidence=_floats(table, "confidence"),
+            diameter=_diameter(table, rules),
+            zone_factor=factors[place],
+            zone_critical=critical[place],
+            outside=ignored[place] | _beyond_edge(lot, rules),
+        ),
+        rules,
+    )
+    # What the inspection tool gave as the chance of a kill holds where the rules say nothing.
+    kill = scored["kill_prob"].fill_null(table["kill_prob"])
+    names = np.array([*(area.zone.name for area in zones), ""], object)[place]
+    zone = pl.Series("zone", names.tolist(), dtype=pl.String)
+    made = table.drop("kill_prob").hstack(
+        scored.with_columns(kill.alias("kill_prob"), zone).get_columns()
+    )
+    return made.with_columns(pl.Series("cluster", _clusters(made, rules), dtype=pl.Int64))
+
+
+def _floats(table: pl.DataFrame, name: str) -> Floats:
+    return table[name].cast(pl.Float64).fill_null(math.nan).to_numpy()
+
+
+def _sizes(table: pl.DataFrame, rules: Rules) -> dict[str, Floats]:
+    """Return the sizes by measure in the unit of the rules; in pixels there is only the area."""
+    if rules.units == "px":
+        nothing = np.full(len(table), np.nan)
+        area = np.sqrt(_floats(table, "area_px"))
+        return {"area": area, "length": nothing, "width": nothing, "feret": nothing}
+    feret = _floats(table, "feret_um")
+    length = _floats(table, "length_um")
+    return {
+        "area": np.sqrt(_floats(table, "area_um2")),
+        "length": np.where(np.isnan(length), feret, length),
+        "width": _floats(table, "width_um"),
+        "feret": feret,
+    }
+
+
+def _diameter(table: pl.DataFrame, rules: Rules) -> Floats:
+    if rules.units == "um":
+        return _floats(table, "eq_diameter_um")
+    return np.sqrt(4 / np.pi * _floats(table, "area_px"))
+
+
+def _frames(table: pl.DataFrame) -> Callable[[str], Boxes | None]:
+    """Return the defects as boxes in each frame; None where no defect has a place in it."""
+    width, height = (
+        np.nan_to_num(np.maximum(_floats(table, f"box_{side}_um"), 0.0))
+        for side in ("width", "height")
+    )
+    axes = {
+        "die": ("die_xrel_um", "die_yrel_um"),
+        "unit": ("x_um", "y_um"),
+        "image": ("x_px", "y_px"),
+    }
+
+    def boxes(frame: str) -> Boxes | None:
+        x, y = (_floats(table, name) for name in axes[frame])
+        if len(table) and np.isnan(x).all():
+            return None
+        if frame == "image":
+            return Boxes(x, y, np.zeros(len(x)), np.zeros(len(x)))
+        return Boxes(x, y, width, height)
+
+    return boxes
+
+
+def _beyond_edge(lot: Lot, rules: Rules) -> NDArray[np.bool_]:
+    """Return which defects lie in the ring at a wafer's edge that is not inspected."""
+    exclusion = rules.detection.edge_exclusion_um
+    if not exclusion:
+        return np.zeros(len(lot.defects), bool)
+    radii = {u.name: 500.0 * u.diameter_mm for u in lot.units if u.diameter_mm is not None}
+    radius = lot.defects["unit"].replace_strict(radii, default=None, return_dtype=pl.Float64)
+    far = np.hypot(_floats(lot.defects, "x_um"), _floats(lot.defects, "y_um"))
+    return np.asarray(far > radius.fill_null(math.inf).to_numpy() - exclusion)
+
+
+def _clusters(defects: pl.DataFrame, rules: Rules) -> NDArray[np.int64]:
+    """Return the cluster of each defect that counts, numbered unit by unit, 0 for none."""
+    found = np.zeros(len(defects), np.int64)
+    if rules.cluster is None:
+        return found
+    x, y = _floats(defects, "x_um"), _floats(defects, "y_um")
+    usable = defects["counts"].to_numpy() & np.isfinite(x) & np.isfinite(y)
+    names = defects["unit"].to_numpy()
+    for name in dict.fromkeys(names.tolist()):
+        rows = np.flatnonzero(usable & (names == name))
+        found[rows] = clusters(
+            x[rows], y[rows], eps_um=rules.cluster.eps_um, min_samples=rules.cluster.min_samples
+        )
+    return found
+
+
+def _die_verdicts(lot: Lot, defects: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    """Return a row per inspected die of every unit that has any."""
+    parts = []
+    for unit in lot.units:
+        if unit.dies is None:
+            continue
+        mine = defects.filter(pl.col("unit") == unit.name)
+        known = mine["die_x"].is_not_null().to_numpy() & mine["die_y"].is_not_null().to_numpy()
+        number = np.full(len(mine), -1, np.int64)
+        at = mine.filter(pl.Series(known))
+        number[known] = unit.dies.number_of(at["die_x"].to_numpy(), at["die_y"].to_numpy())
+        made = verdicts(mine, number, len(unit.dies), rules)
+        place = pl.DataFrame(
+            {
+                "unit": pl.Series([unit.name] * len(unit.dies), dtype=pl.String),
+                "die_x": unit.dies.index[:, 0],
+                "die_y": unit.dies.index[:, 1],
+            }
+        )
+        parts.append(place.hstack(_with_reasons(made).get_columns()))
+    empty = {"unit": pl.String(), "die_x": pl.Int64(), "die_y": pl.Int64()}
+    none = _with_reasons(verdicts(defects.clear(), np.zeros(0, np.int64), 0, rules))
+    return pl.concat([pl.DataFrame(schema=empty).hstack(none.get_columns()), *parts])
+
+
+def _with_reasons(made: Verdicts) -> pl.DataFrame:
+    reasons = pl.Series("reasons", ["; ".join(lines) for lines in made.reasons], dtype=pl.String)
+    return made.table.with_columns(reasons)
+
+
+def _unit_verdicts(
+    lot: Lot, defects: pl.DataFrame, dies: pl.DataFrame, rules: Rules
+) -> pl.DataFrame:
+    """Return a row per unit: one with dies says how many fail, one without is judged itself."""
+    names = [unit.name for unit in lot.units]
+    number = defects["unit"].replace_strict(
+        {name: i for i, name in enumerate(names)}, default=-1, return_dtype=pl.Int64
+    )
+    made = _with_reasons(verdicts(defects, number.to_numpy(), len(names), rules))
+    failed = dict(dies.filter(~pl.col("passed")).group_by("unit").len().iter_rows())
+    defective = dict(dies.filter(pl.col("defects") > 0).group_by("unit").len().iter_rows())
+    totals = [None if unit.dies is None else unit.dies.total for unit in lot.units]
+    return pl.DataFrame(
+        {
+            "unit": pl.Series(names, dtype=pl.String),
+            "lot": pl.Series([unit.lot for unit in lot.units], dtype=pl.String),
+            "area_cm2": pl.Series([unit.area_cm2 for unit in lot.units], dtype=pl.Float64),
+            "dies": pl.Series(totals, dtype=pl.Int64),
+            "dies_with_defects": pl.Series(
+                [None if u.dies is None else defective.get(u.name, 0) for u in lot.units],
+                dtype=pl.Int64,
+            ),
+            "dies_failed": pl.Series(
+                [None if u.dies is None else failed.get(u.name, 0) for u in lot.units],
+                dtype=pl.Int64,
+            ),
+        }
+    ).hstack(made.get_columns())
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The numbers of a lot that rules may be about."""
+
+    lot: Lot
+    defects: pl.DataFrame
+    dies: pl.DataFrame
+    units: pl.DataFrame
+    rules: Rules
+
+    def area_cm2(self) -> float | None:
+        """Return the inspected area, None where that of a unit is not known."""
+        areas = [unit.area_cm2 for unit in self.lot.units]
+        return None if None in areas else math.fsum(a for a in areas if a is not None)
+
+    def of(self, rule: Accept) -> Number:
+        """Return the number that a rule is about, with the interval that it asks for."""
+        counted = self.defects.filter(pl.col("counts"))
+        if rule.class_name is not None:
+            counted = counted.filter(pl.col("class") == rule.class_name)
+        name = rule.metric
+        if name.startswith("density"):
+            return self._density(rule, counted)
+        if name.startswith("count"):
+            grade = name.removeprefix("count").removeprefix("_")
+            chosen = counted.filter(pl.col("grade") == grade) if grade else counted
+            return Number(
+                float(len(chosen)), poisson_interval(len(chosen), confidence=rule.confidence)
+            )
+        if name == "demerits":
+            return Number(float(counted["demerits"].sum()))
+        if name == "die_yield":
+            return self._die_yield(rule)
+        if name == "unit_yield":
+            return proportion(
+                int(self.units["passed"].sum()), len(self.units), confidence=rule.confidence
+            )
+        return self._positive(rule, counted)
+
+    def _density(self, rule: Accept, counted: pl.DataFrame) -> Number:
+        area = self.area_cm2()
+        if area is None:
+            return Number(None, why="the pixel size of an image is not known")
+        if area <= 0:
+            return Number(None, why="nothing was inspected")
+        if rule.metric == "density_per_mm2":
+            area *= MM2_PER_CM2
+        if rule.metric == "density_killers_per_cm2":
+            return self._killers(rule, counted, area)
+        count = len(counted)
+        interval = poisson_interval(count, exposure=area, confidence=rule.confidence)
+        return Number(count / area, interval)
+
+    def _killers(self, rule: Accept, counted: pl.DataFrame, area: float) -> Number:
+        """Return the density of killers: defects weighed by their chance to kill.
+
+        The interval is that of a sum of weights under Poisson counts, by the method of Fay and
+        Feuer (Statistics in Medicine 16, 1997), which is exact where all weights are equal.
+        """
+        unknown = int(counted["kill_prob"].null_count())
+        if unknown:
+            return Number(None, why=f"the kill probability of {unknown} defects is not known")
+        weights = counted["kill_prob"].to_numpy() / area
+        largest = [r.kill_prob for r in self.rules.classes.values() if r.kill_prob is not None]
+        most = max([*weights.tolist(), *(k / area for k in largest)], default=1.0 / area)
+        return Number(
+            float(weights.sum()), weighted_interval(weights, most, confidence=rule.confidence)
+        )
+
+    def _die_yield(self, rule: Accept) -> Number:
+        with_dies = [unit.dies for unit in self.lot.units if unit.dies is not None]
+        if not with_dies:
+            return Number(None, why="no unit has dies")
+        totals = [dies.total for dies in with_dies]
+        if None in totals:
+            return Number(None, why="how many dies were inspected is not known")
+        total = sum(t for t in totals if t is not None)
+        failed = int((~self.dies["passed"]).sum())
+        return proportion(total - failed, total, confidence=rule.confidence)
+
+    def _positive(self, rule: Accept, counted: pl.DataFrame) -> Number:
+        signs = {
+            name: found.positive
+            for name in counted["class"].unique().to_list()
+            if (found := self.rules.of_class(name)) is not None and found.positive is not None
+        }
+        told = counted["class"].replace_strict(signs, default=None, return_dtype=pl.Boolean)
+        known = told.drop_nulls()
+        if not len(known):
+            return Number(None, why="no object is of a class that is positive or negative")
+        return proportion(int(known.sum()), len(known), confidence=rule.confidence)
+
+
+def proportion(count: int, total: int, *, confidence: float) -> Number:
+    """Return a share with its Wilson interval (1927); unknown of nothing."""
+    if total <= 0:
+        return Number(None, why="there is none")
+    low, high = proportion_confint(count, total, alpha=1 - confidence, method="wilson")
+    return Number(count / total, Interval(max(0.0, float(low)), min(1.0, float(high))))
+
+
+def weighted_interval(weights: Floats, most: float, *, confidence: float) -> Interval:
+    """Return the interval of the mean of a sum of weighted Poisson counts (Fay and Feuer 1997).
+
+    Args:
+        weights: of the events that were counted.
+        most: the largest weight that an event can have.
+        confidence: of the interval.
+    """
+    from scipy.stats import gamma
+
+    tail = (1 - confidence) / 2
+    total, variance = float(weights.sum()), float((weights**2).sum())
+    low = 0.0
+    if total > 0:
+        low = float(gamma.ppf(tail, total**2 / variance, scale=variance / total))
+    above, spread = total + most, variance + most**2
+    high = float(gamma.ppf(1 - tail, above**2 / spread, scale=spread / above)) if above else 0.0
+    return Interval(low, high)
+
+
+def _judged(rule: Accept, numbers: Numbers) -> RuleResult:
+    number = numbers.of(rule)
+    if number.value is None:
+        return RuleResult(rule, number, None, "INDETERMINATE", number.why)
+    judged: float | None = number.value
+    if rule.use != "value":
+        if number.interval is None:
+            why = f"{rule.metric} has no interval"
+            return RuleResult(rule, number, None, "INDETERMINATE", why)
+        judged = number.interval.high if rule.use == "ci_upper" else number.interval.low
+    assert judged is not None
+    kept = judged <= rule.limit if rule.max is not None else judged >= rule.limit
+    return RuleResult(rule, number, judged, "PASS" if kept else "FAIL")
+
+
+def _requirements(lot: Lot, rules: Rules) -> Sequence[Requirement]:
+    wanted = rules.require
+    areas = [unit.area_cm2 for unit in lot.units]
+    area = math.fsum(a or 0.0 for a in areas)
+    least = wanted.min_area_cm2
+    looked_at = any((unit.area_cm2 or unit.area_mpx or 0) > 0 for unit in lot.units)
+    made = [
+        Requirement(
+            "units",
+            f"{len(lot.units)}",
+            f"at least {wanted.min_units}",
+            len(lot.units) >= wanted.min_units,
+        ),
+        Requirement("inspected area", "some" if looked_at else "none", "some", looked_at),
+    ]
+    if least > 0:
+        found = f"{area:.4g} cm2" if None not in areas else "not known"
+        met = None not in areas and area >= least
+        made.append(Requirement("least inspected area", found, f"at least {least:g} cm2", met))
+    failed = sum(len(unit.failed) for unit in lot.units)
+    if failed or wanted.max_failed:
+        made.append(
+            Requirement(
+                "images that could not be read",
+                f"{failed}",
+                f"at most {wanted.max_failed}",
+                failed <= wanted.max_failed,
+            )
+        )
+    for unit in lot.units:
+        made += _checks(unit, rules)
+    return made
+
+
+def _checks(unit: Unit, rules: Rules) -> Sequence[Requirement]:
+    """Return the checks of a unit's image that the rules ask for; one not measured is not met."""
+    wanted, check = rules.require.qc, unit.check
+    rows: tuple[tuple[str, float | None, float | None, bool], ...] = (
+        ("focus", wanted.focus_min, check and check.focus, True),
+        ("saturated", wanted.saturated_max, check and check.saturated, False),
+        ("coverage", wanted.coverage_min, check and check.coverage, True),
+    )
+    made = []
+    for name, limit, value, at_least in rows:
+        if limit is None:
+            continue
+        met = value is not None and (value >= limit if at_least else value <= limit)
+        found = "not measured" if value is None else f"{value:.3g}"
+        side = "at least" if at_least else "at most"
+        made.append(Requirement(f"{name} of {unit.name}", found, f"{side} {limit:g}", met))
+    return made
+
+
+def _outcome(results: Sequence[RuleResult], requirements: Sequence[Requirement]) -> Outcome:
+    """Return the verdict: what is missing comes before what fails, and that before a pass."""
+    if not all(one.met for one in requirements):
+        return "INDETERMINATE"
+    outcomes = {one.outcome for one in results}
+    if "FAIL" in outcomes:
+        return "FAIL"
+    return "INDETERMINATE" if "INDETERMINATE" in outcomes else "PASS"
+
+
+def counts_by_grade(defects: pl.DataFrame) -> Mapping[str, int]:
+    """Return how many defects have each grade, the worst first, those that do not count last."""
+    found = dict(defects.group_by("grade").len().iter_rows())
+    return {name: int(found.get(name, 0)) for name in (*GRADES, "review", "ignore")}

@@ -1,0 +1,181 @@
+"""A lot out of KLARF files: what another tool found, to be reported on without images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from domainseg.errors import InputError, sentence
+from domainseg.quality.klarf import InspectionTest, Klarf, Table, Wafer
+from domainseg.quality.lot import Dies, Lot, Unit, defect_table, joined
+
+UM2_PER_CM2 = 1e8
+NOTCHES = {0.0: "down", 90.0: "left", 180.0: "up", 270.0: "right"}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The file that a KLARF was read from."""
+
+    name: str
+    sha256: str
+
+
+def lot_of_klarf(klarf: Klarf, origin: Origin) -> Lot:
+    """Return the wafers of a KLARF file as a lot.
+
+    Places are measured from the wafer's centre. Areas and diameters are those that the tool
+    wrote: what it means by them is its own business, and the report says so.
+
+    Raises:
+        InputError: there is no wafer, or one without a centre or a pitch of dies.
+    """
+    if not klarf.wafers:
+        raise InputError(
+            sentence(
+                origin.name, found="no wafer", wanted="at least one", fix="export it with results"
+            )
+        )
+    return joined([_wafer(klarf, wafer, origin) for wafer in klarf.wafers])
+
+
+def _wafer(klarf: Klarf, wafer: Wafer, origin: Origin) -> Lot:
+    name = f"{klarf.lot}/{wafer.name}" if klarf.lot else wafer.name
+    pitch, center = klarf.pitch_um, wafer.center_um
+    if pitch is None or center is None:
+        missing = "DiePitch" if pitch is None else "SampleCenterLocation"
+        raise InputError(
+            sentence(
+                f"{origin.name}, wafer {wafer.name}",
+                found=f"no {missing}",
+                wanted="both it and the places of the defects",
+                fix="export it with the die grid",
+            )
+        )
+    table, warnings = wafer.defects, []
+    count = len(table)
+    place = {
+        axis: (_column(table, f"{axis}INDEX"), _column(table, f"{axis}REL")) for axis in ("X", "Y")
+    }
+    dies = _dies(wafer, pitch, center, place)
+    if not dies.listed:
+        warnings.append(f"{name}: the file does not list the inspected dies")
+    area = _area_um2(wafer.tests)
+    if area is None and dies.total:
+        area = dies.total * pitch[0] * pitch[1]
+        warnings.append(f"{name}: the file does not give the inspected area, its dies' is taken")
+    classes = _classes(klarf, table)
+    square = _column(table, "DEFECTAREA")
+    defects = defect_table(
+        {
+            "unit": [name] * count,
+            "id": [str(value) for value in _column(table, "DEFECTID").astype(np.int64).tolist()]
+            if "DEFECTID" in table.columns
+            else [str(number) for number in range(1, count + 1)],
+            "class": classes,
+            "area_um2": square,
+            "feret_um": _column(table, "DSIZE"),
+            "eq_diameter_um": np.sqrt(4 / np.pi * np.where(square >= 0, square, np.nan)),
+            "contrast": _column(table, "CONTRAST"),
+            "x_um": place["X"][0] * pitch[0] + place["X"][1] - center[0],
+            "y_um": place["Y"][0] * pitch[1] + place["Y"][1] - center[1],
+            "box_width_um": _column(table, "XSIZE"),
+            "box_height_um": _column(table, "YSIZE"),
+            "die_x": _whole(place["X"][0]),
+            "die_y": _whole(place["Y"][0]),
+            "die_xrel_um": place["X"][1],
+            "die_yrel_um": place["Y"][1],
+            "kill_prob": _column(table, "KILLPROB"),
+        },
+        count,
+    )
+    unit = Unit(
+        name=name,
+        lot=klarf.lot,
+        area_cm2=None if area is None else area / UM2_PER_CM2,
+        diameter_mm=klarf.diameter_mm,
+        notch=NOTCHES.get(klarf.mark_degrees or 0.0, "down"),
+        dies=dies,
+        source=origin.name,
+        sha256=origin.sha256,
+        about=_about(klarf, wafer),
+    )
+    known = [klarf.classes[number] for number in sorted(klarf.classes)]
+    return Lot((unit,), defects, tuple(dict.fromkeys([*known, *classes])), tuple(warnings))
+
+
+def _column(table: Table, name: str) -> NDArray[np.float64]:
+    """Return a column of numbers, NaN where there is none."""
+    values = table.columns.get(name)
+    if values is None or values.dtype == object:
+        return np.full(len(table), np.nan)
+    return np.asarray(values, np.float64)
+
+
+def _whole(values: NDArray[np.float64]) -> pl.Series:
+    return pl.Series(values, dtype=pl.Float64).fill_nan(None).cast(pl.Int64)
+
+
+def _classes(klarf: Klarf, table: Table) -> list[str]:
+    """Return the name of each defect's class; its number where the file has no name for it."""
+    numbers = _column(table, "CLASSNUMBER")
+    names = {float(number): text or f"class {number}" for number, text in klarf.classes.items()}
+    return [
+        names.get(number, "unclassified" if np.isnan(number) else f"class {number:g}")
+        for number in numbers.tolist()
+    ]
+
+
+def _dies(
+    wafer: Wafer,
+    pitch: tuple[float, float],
+    center: tuple[float, float],
+    place: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> Dies:
+    plans = [test.plan for test in wafer.tests if test.plan is not None]
+    if plans:
+        index = np.unique(np.concatenate(plans), axis=0)
+        return Dies(index, pitch, center, len(index))
+    places = np.stack([place["X"][0], place["Y"][0]], 1)
+    index = np.unique(places[np.isfinite(places).all(1)].astype(np.int64), axis=0)
+    counts = _column(wafer.summary, "NDIE")
+    known = counts[np.isfinite(counts)]
+    return Dies(index, pitch, center, int(known.max()) if len(known) else None)
+
+
+def _area_um2(tests: tuple[InspectionTest, ...]) -> float | None:
+    """Return the inspected area: tests of the same dies look at the same area, once.
+
+    A test adds the share of its area that lies on dies no test before it has looked at.
+    """
+    seen: set[tuple[int, int]] = set()
+    total, known = 0.0, False
+    for test in tests:
+        if test.area_um2 is None:
+            continue
+        dies = set() if test.plan is None else set(map(tuple, test.plan.tolist()))
+        new = len(dies - seen) / len(dies) if dies else float(not known)
+        total, known = total + new * test.area_um2, True
+        seen |= dies
+    return total if known else None
+
+
+def _about(klarf: Klarf, wafer: Wafer) -> dict[str, str]:
+    said = {**klarf.fields, **klarf.timestamps}
+    about = {
+        name: " ".join(said[key])
+        for name, key in (
+            ("device", "DeviceID"),
+            ("step", "StepID"),
+            ("setup", "SetupID"),
+            ("station", "InspectionStationID"),
+            ("inspected at", "ResultTimestamp"),
+        )
+        if said.get(key)
+    }
+    if wafer.slot is not None:
+        about["slot"] = str(wafer.slot)
+    return about
