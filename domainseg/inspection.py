@@ -49,6 +49,7 @@ from domainseg.report.sections.sizes import sizes
 from domainseg.report.sections.wording import counted
 from domainseg.report.sections.worst import worst_cases
 from domainseg.report.visible import shortened
+from domainseg.report.wording import FOOTER
 
 PAGE = "report.html"
 NUMBERS = "report.json"
@@ -58,11 +59,6 @@ _GALLERY_BYTES = 6_500_000
 _WORST = 6
 _CROPS = 4
 _CROPS_BYTES = 3_000_000
-
-FOOTER = (
-    "For research and process development. Not a medical device; no conformity with "
-    "ISO 10110 or MIL-PRF-13830B is claimed."
-)
 
 
 @dataclass(frozen=True, slots=True)

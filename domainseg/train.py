@@ -8,7 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib.metadata import version
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from domainseg.images.channels import DIE_MAP, RGB
 from domainseg.images.normalise import Range
 from domainseg.images.resample import labels_to_source, resample_labels
 from domainseg.instances.basins import decode
-from domainseg.instances.matching import tally
+from domainseg.instances.matching import Tally, tally
 from domainseg.instances.overlaps import overlap_instances, overlap_maps
 from domainseg.model_plane import ModelPlane, group_ranges, model_plane
 from domainseg.models.model_file import ModelCard, read_card, save_model
@@ -102,8 +104,8 @@ class _Job:
     def loss(self, scores: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
         return self.recipe.head.loss(scores, targets, weight, classes=len(self.source.classes))
 
-    def score(self, network: nn.Module, index: int) -> float:
-        """Return AP, mean over IoU .5 to .9, of validation image ``index``.
+    def outcome(self, network: nn.Module, index: int) -> Tally | float:
+        """Return the objects of validation image ``index`` that were found, missed and false.
 
         It is segmented as `predict` would, which knows no truth: at the training's diameter.
         Of an image with a label and no mask it is 1 where the classes found are those of
@@ -127,10 +129,23 @@ class _Job:
         else:
             labels, _ = truth_labels(sample)
             overlaps = overlap_maps(labels, made.labels[0], ignore=sample.ignore)
-        return tally(overlaps).metrics().mean_ap
+        return tally(overlaps)
+
+    def score(self, outcomes: Sequence[Tally | float]) -> float:
+        """Return AP, mean over IoU .5 to .9; of an image with a label, whether it was right.
+
+        The mean over images; of defects that of all objects together, because an image with
+        one defect or none has an AP of 0 or 1, and the mean is of little else.
+        """
+        tallies = [one for one in outcomes if isinstance(one, Tally)]
+        if self.recipe.evaluate.defects and len(tallies) == len(outcomes):
+            return reduce(add, tallies).metrics().mean_ap
+        return float(
+            np.mean([one.metrics().mean_ap if isinstance(one, Tally) else one for one in outcomes])
+        )
 
     def plane(self, entry: Entry, sample: Sample) -> ModelPlane:
-        """Return a validation image as the network sees it in `score`."""
+        """Return a validation image as the network sees it in `outcome`."""
         return model_plane(
             self.recipe,
             sample,
@@ -195,7 +210,7 @@ def train(
     options = _loop_options(job)
     with writing_below(out):
         best = fit(
-            Fitting(job.network, job.loss, job.score, options),
+            Fitting(job.network, job.loss, job, options),
             _batches(job, images),
             validation=len(source.splits.val),
             options=options,
@@ -327,10 +342,10 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
     job.network.load_state_dict(weights)
     readings = () if _in_one_window(job.recipe) else _halo_readings(job)
     halo_px = sufficient_halo(readings).halo_px if readings else 0
-    scores = [job.score(job.network, i) for i in range(len(job.source.splits.val))]
+    outcomes = [job.outcome(job.network, i) for i in range(len(job.source.splits.val))]
     # With image labels the mean is over AP of some images and right labels of the others.
     name = "val_score" if job.recipe.head.learns_labels else "val_mean_ap"
-    named = {name: float(np.mean(scores))} if scores else {}
+    named = {name: job.score(outcomes)} if outcomes else {}
     minutes = (time.monotonic() - begun) / 60
     card = ModelCard(
         recipe=job.recipe.to_json(),

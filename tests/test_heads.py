@@ -282,6 +282,23 @@ def test_softmax_foreground_is_the_probability_that_it_is_not_background() -> No
     torch.testing.assert_close(parts.foreground.sigmoid()[:, 0], 1 - scores[:, :3].softmax(1)[:, 0])
 
 
+def test_scores_of_zero_stand_for_the_prior_in_maps_and_loss_alike() -> None:
+    target = torch.zeros(1, 1, 2, 2)
+    weight = torch.ones(1, 1, 2, 2)
+    head = SemanticHead(dice_weight=0, prior=0.02)
+    zero = torch.zeros(1, 6, 2, 2)
+    made = head.maps(zero, classes=5).foreground.sigmoid()
+    torch.testing.assert_close(made, torch.full((1, 1, 2, 2), 0.02))
+    assert head.loss(zero, target, weight, classes=5) == pytest.approx(-np.log(0.98), rel=1e-5)
+    each = SemanticHead(activation="sigmoid", dice_weight=0, prior=0.02)
+    made = each.maps(zero, classes=6).foreground.sigmoid()
+    torch.testing.assert_close(made, torch.full((1, 6, 2, 2), 0.02))
+    # Which class it is, where it is one, is not the prior's business.
+    scores = torch.randn((1, 6, 3, 3), generator=torch.Generator().manual_seed(0))
+    plain = SemanticHead().maps(scores, classes=5)
+    assert torch.equal(head.maps(scores, classes=5).classes, plain.classes)
+
+
 def test_smoothing_keeps_a_constant_and_the_sum_and_is_off_at_zero() -> None:
     constant = torch.full((1, 2, 9, 11), 0.3)
     torch.testing.assert_close(smooth(constant, 1.5), constant)
@@ -319,6 +336,7 @@ def test_weighted_mean_and_class_loss_by_hand() -> None:
     [
         (lambda: HeightHead(smooth_px=9), "smooth_px is 9, wanted 0 to 8"),
         (lambda: BoundaryHead(boundary_px=0), "boundary_px is 0, wanted 1 to 8"),
+        (lambda: SemanticHead(prior=1.0), "prior is 1.0, wanted a number between 0 and 1"),
     ],
 )
 def test_options_out_of_range_are_refused(make: Callable[[], Head], message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,6 +73,16 @@ def rising(net: nn.Module, index: int) -> float:
     return -falling(net, index)
 
 
+class Mean:
+    """The mean over images of what a function says of each."""
+
+    def __init__(self, of: Callable[[nn.Module, int], float]) -> None:
+        self.outcome = of
+
+    def score(self, outcomes: Sequence[float]) -> float:
+        return sum(outcomes) / len(outcomes)
+
+
 class KilledError(Exception):
     pass
 
@@ -103,7 +113,7 @@ def run(
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    fitting = Fitting(network(), loss, score, options)
+    fitting = Fitting(network(), loss, Mean(score), options)
     path = fit(
         fitting, patches, validation=validation, options=options, out=out, resume=resume, tell=tell
     )
@@ -154,7 +164,7 @@ def test_weights_of_pixels_fade_while_a_run_goes_on(tmp_path: Path) -> None:
         options = replace(OPTIONS, steps=4, steps_per_epoch=4, fade_weights=fade)
         patches = DataLoader(Heavy(), batch_size=2, sampler=Numbers(8))
         fit(
-            Fitting(network(), watched, rising, options),
+            Fitting(network(), watched, Mean(rising), options),
             patches,
             validation=0,
             options=options,
@@ -356,7 +366,7 @@ def test_control_c_gets_through_and_leaves_a_run_that_resumes(tmp_path: Path) ->
 
 def test_averaged_weights_are_the_formula_and_counters_the_last(tmp_path: Path) -> None:
     seen: list[Tensor] = []
-    fitting = Fitting(network(), loss, rising, OPTIONS)
+    fitting = Fitting(network(), loss, Mean(rising), OPTIONS)
 
     def tell(_: Progress) -> None:
         seen.append(next(fitting.network.parameters()).detach().clone())
@@ -377,7 +387,7 @@ def test_averaged_weights_are_the_formula_and_counters_the_last(tmp_path: Path) 
 
 def test_biases_and_norms_do_not_decay() -> None:
     net = network()
-    [optimiser], [schedule] = Fitting(net, loss, rising, OPTIONS).configure_optimizers()
+    [optimiser], [schedule] = Fitting(net, loss, Mean(rising), OPTIONS).configure_optimizers()
     decayed, others = optimiser.param_groups
     assert decayed["weight_decay"] == 0.01
     assert others["weight_decay"] == 0.0

@@ -22,8 +22,10 @@ SMALL: tuple[Model, ...] = (
     FPN(weights=None, depth=3, pyramid_channels=16, decoder_channels=8),
     FPN(weights=None, depth=3, finest=0, pyramid_channels=8, decoder_channels=8, refinements=2),
     FCN(weights=None, depth=3),
+    FPN(weights=None, depth=3, pyramid_channels=8, decoder_channels=8, self_similarity_px=(8, 16)),
+    FCN(weights=None, depth=3, self_similarity_px=(4, 8)),
 )
-NAMES = ["unet", "unet-image-skip", "fpn", "fpn-refined", "fcn"]
+NAMES = ["unet", "unet-image-skip", "fpn", "fpn-refined", "fcn", "fpn-similar", "fcn-similar"]
 
 
 @pytest.mark.parametrize("model", SMALL, ids=NAMES)
@@ -111,6 +113,12 @@ def test_an_encoder_with_squeeze_and_excitation_is_named() -> None:
         (lambda: FPN(depth=1), "depth is 1, wanted 2 to 5"),
         (lambda: FPN(depth=3, finest=3), "finest is 3, wanted 0 to 2"),
         (lambda: FPN(refinements=-1), "refinements is -1, wanted 0 or more"),
+        (
+            lambda: FPN(self_similarity_px=(9, 8)),
+            "self_similarity_px is 9, 8, wanted two integers from 1 to 128, the nearest first",
+        ),
+        (lambda: UNet(self_similarity_px=(0, 8)), "self_similarity_px is 0, 8, wanted"),
+        (lambda: FCN(self_similarity_px=(8, 129)), "self_similarity_px is 8, 129, wanted"),
         (lambda: FCN(depth=1), "depth is 1, wanted 2 to 5"),
         (lambda: FCN(depth=2, finest=0), "finest is 0, wanted 1 to 1"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from PIL import Image
 
 from domainseg.errors import InputError, OutputError, RecipeError
 from domainseg.evaluate import evaluate_model
+from domainseg.instances.overlaps import overlap_maps
 from domainseg.loaders.mask_folder import Folder
 from domainseg.models.model_file import ModelCard, read_card, read_model
 from domainseg.predict import predict
@@ -326,10 +327,9 @@ def test_validation_is_scored_as_prediction_would_be(monkeypatch: pytest.MonkeyP
     room = import_module("domainseg.train")
     seen: list[object] = []
 
-    def comparing(kind: str) -> Callable[..., _Empty]:
-        def compare(*_: object, **__: object) -> _Empty:
+    def comparing(kind: str) -> Callable[..., None]:
+        def compare(*_: object, **__: object) -> None:
             seen.append(kind)
-            return _Empty()
 
         return compare
 
@@ -339,7 +339,7 @@ def test_validation_is_scored_as_prediction_would_be(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(room, "overlap_instances", comparing("objects"))
     monkeypatch.setattr(room, "overlap_maps", comparing("maps"))
-    monkeypatch.setattr(room, "tally", lambda overlaps: overlaps)
+    monkeypatch.setattr(room, "tally", lambda _overlaps: "tallied")
     monkeypatch.setattr(room, "segment", segmented)
     truth = Instances.from_label_map(np.ones((4, 4), np.int32))
     sample = Sample("a", np.zeros((1, 4, 4), np.uint8), ("grey",), truth=truth)
@@ -355,7 +355,7 @@ def test_validation_is_scored_as_prediction_would_be(monkeypatch: pytest.MonkeyP
             ranges={},
             diameter_px=7.0,
         )
-        assert room._Job.score(job, None, 0) == 0.25
+        assert room._Job.outcome(job, None, 0) == "tallied"
         # Not the diameter of the truth, which is 4.5 px.
         assert seen == [7.0, kind]
         seen.clear()
@@ -379,12 +379,30 @@ def test_an_image_with_a_label_scores_whether_its_classes_are_found(
     for found, score in (([2, 1, 1], 1.0), ([1], 0.0), ([0, 1, 2], 0.0), ([], 0.0)):
         made = SimpleNamespace(decoded=SimpleNamespace(classes=np.array(found, np.int16)))
         monkeypatch.setattr(room, "segment", lambda *_, made=made, **__: made)
-        assert room._Job.score(job, None, 0) == score
+        assert room._Job.outcome(job, None, 0) == score
 
 
-class _Empty:
-    def metrics(self) -> SimpleNamespace:
-        return SimpleNamespace(mean_ap=0.25)
+def test_defects_of_all_images_are_counted_together_and_other_objects_image_by_image() -> None:
+    room = import_module("domainseg.train")
+    right = np.zeros((8, 24), np.int32)
+    right[2:6, 2:6], right[2:6, 10:14], right[2:6, 18:22] = 1, 2, 3
+    wrong = np.zeros_like(right)
+    wrong[:2, :2] = 1
+    nothing = np.zeros_like(right)
+    outcomes = [
+        room.tally(overlap_maps(truth, found))
+        for truth, found in ((right, right), (nothing, wrong), (nothing, nothing))
+    ]
+
+    def score(defects: bool, outcomes: Sequence[object]) -> float:
+        job = SimpleNamespace(recipe=SimpleNamespace(evaluate=SimpleNamespace(defects=defects)))
+        result: float = room._Job.score(job, outcomes)
+        return result
+
+    assert score(True, outcomes) == pytest.approx(3 / 4)
+    assert score(False, outcomes) == pytest.approx(2 / 3)
+    # An image with a label has no objects to count.
+    assert score(True, [*outcomes, 0.0]) == pytest.approx(2 / 4)
 
 
 @pytest.fixture

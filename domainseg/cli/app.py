@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from domainseg import __version__
-from domainseg.cli import data, defects, klarf, looking, scoring, tiles, tuning
+from domainseg.cli import data, defects, klarf, looking, reporting, scoring, tiles, tuning
 from domainseg.cli.options import Device, DiameterPx, Precision, Select, SpacingUm, selection
 from domainseg.cli.screen import Meter, RunMeter, fail, say, warn
 from domainseg.errors import DomainsegError, InputError, UsageError, sentence
@@ -270,20 +270,7 @@ def _say_run(run_: Run) -> None:
 scoring.add_to(app)
 tuning.add_to(app)
 defects.add_to(app)
-
-
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that predict or evaluate wrote.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the page [the first run].")
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-) -> None:
-    """Write one self-contained page about runs."""
-    from domainseg.inspection import inspect
-
-    say(str(inspect(runs, out=out or runs[0], title=title)))
+reporting.add_to(app)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from domainseg.models.encoders import build_encoder, feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder
+from domainseg.models.self_similarity import check_distances, self_similarity
 
 
 def bilinear_kernel(channels: int, factor: int) -> Tensor:
@@ -72,6 +73,7 @@ class FCN:
         weights: ``imagenet`` or None.
         depth: number of times the encoder halves the image; the stride is 2**depth.
         finest: depth of the finest scores; 3 with depth 5 is the paper's FCN-8s.
+        self_similarity_px: as of `models.fpn.FPN`.
     """
 
     name: Literal["fcn"] = "fcn"
@@ -79,8 +81,10 @@ class FCN:
     weights: Literal["imagenet"] | None = "imagenet"
     depth: int = 5
     finest: int = 1
+    self_similarity_px: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        check_distances(self.self_similarity_px)
         if not 2 <= self.depth <= 5:
             raise ValueError(f"depth is {self.depth}, wanted 2 to 5")
         if not 1 <= self.finest < self.depth:
@@ -97,11 +101,14 @@ class FCN:
 
     def build(self, channels: int, outputs: int) -> EncoderDecoder:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
-        encoder = build_encoder(self.encoder, self.weights, channels=channels, depth=self.depth)
+        beside = self_similarity(channels, self.self_similarity_px)
+        inputs = channels if beside is None else 2 * channels
+        encoder = build_encoder(self.encoder, self.weights, channels=inputs, depth=self.depth)
         decoder = ScoreDecoder(feature_widths(encoder), outputs=outputs, finest=self.finest)
         return EncoderDecoder(
             encoder,
             decoder,
             nn.Identity(),
             scaling=input_scaling(self.encoder, self.weights, channels),
+            beside=beside,
         )

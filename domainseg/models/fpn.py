@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from domainseg.models.encoders import build_encoder, feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder, output_convolution
+from domainseg.models.self_similarity import check_distances, self_similarity
 
 
 def _twice(features: Tensor) -> Tensor:
@@ -97,6 +98,10 @@ class FPN:
         decoder_channels: width of the semantic branch.
         refinements: 3 x 3 convolutions after the levels are summed, at the finest: what is
             a pixel wide among noise takes more than the one that the finest level has.
+        self_similarity_px: least and greatest distance at which the image is compared with
+            itself; what is unlike anything there is shown to the network beside the image
+            (`models.self_similarity`), which it takes to find small defects in a pattern.
+            None shows the image alone.
     """
 
     name: Literal["fpn"] = "fpn"
@@ -107,8 +112,10 @@ class FPN:
     pyramid_channels: int = 96
     decoder_channels: int = 48
     refinements: int = 0
+    self_similarity_px: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        check_distances(self.self_similarity_px)
         if not 2 <= self.depth <= 5:
             raise ValueError(f"depth is {self.depth}, wanted 2 to 5")
         if not 0 <= self.finest < self.depth:
@@ -127,7 +134,9 @@ class FPN:
 
     def build(self, channels: int, outputs: int) -> EncoderDecoder:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
-        encoder = build_encoder(self.encoder, self.weights, channels=channels, depth=self.depth)
+        beside = self_similarity(channels, self.self_similarity_px)
+        inputs = channels if beside is None else 2 * channels
+        encoder = build_encoder(self.encoder, self.weights, channels=inputs, depth=self.depth)
         decoder = PyramidDecoder(
             feature_widths(encoder),
             pyramid=self.pyramid_channels,
@@ -140,4 +149,5 @@ class FPN:
             decoder,
             output_convolution(self.decoder_channels, outputs),
             scaling=input_scaling(self.encoder, self.weights, channels),
+            beside=beside,
         )

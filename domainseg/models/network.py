@@ -15,25 +15,36 @@ _GLOBAL_POOLING = {"SqueezeExcite", "SEModule", "EffectiveSEModule", "SCSEModule
 class EncoderDecoder(nn.Module):
     """Image in [0, 1] to ``outputs`` maps of the same size.
 
-    The input is float ``(B, C, H, W)`` with H and W multiples of ``stride``.
+    The input is float ``(B, C, H, W)`` with H and W multiples of ``stride``. With ``beside`` the
+    encoder has ``2 * C`` channels: what that module makes of the image stands beside it.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, encoder: nn.Module, decoder: nn.Module, head: nn.Module, *, scaling: InputScaling
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        head: nn.Module,
+        *,
+        scaling: InputScaling,
+        beside: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.head = head
+        self.beside = beside
         self.register_buffer("mean", torch.tensor(scaling.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(scaling.std).view(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Return raw scores, float ``(B, outputs, H, W)``."""
-        features: Sequence[Tensor] = self.encoder((image - self.mean) / self.std)
+        scaled = (image - self.mean) / self.std
+        if self.beside is not None:
+            scaled = torch.cat([scaled, self.beside(image)], dim=1)
+        features: Sequence[Tensor] = self.encoder(scaled)
         scores: Tensor = self.head(self.decoder(features))
         return scores
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from domainseg.models.encoders import build_encoder, feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder, output_convolution
+from domainseg.models.self_similarity import check_distances, self_similarity
 
 
 def _decoder(encoder_channels: Sequence[int], decoder_channels: Sequence[int]) -> UnetDecoder:
@@ -56,6 +57,10 @@ class UNet:
         image_skip: whether the image itself joins the finest level, as the encoder's features
             join the others; without, that level sees what was halved before, and what is few
             pixels across is lost.
+        self_similarity_px: least and greatest distance at which the image is compared with
+            itself; what is unlike anything there is shown to the network beside the image
+            (`models.self_similarity`), which it takes to find small defects in a pattern.
+            None shows the image alone.
     """
 
     name: Literal["unet"] = "unet"
@@ -64,8 +69,10 @@ class UNet:
     depth: int = 5
     decoder_channels: tuple[int, ...] = (128, 64, 48, 32, 16)
     image_skip: bool = False
+    self_similarity_px: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        check_distances(self.self_similarity_px)
         if not 1 <= self.depth <= 5:
             raise ValueError(f"depth is {self.depth}, wanted 1 to 5")
         if len(self.decoder_channels) != self.depth:
@@ -85,7 +92,9 @@ class UNet:
 
     def build(self, channels: int, outputs: int) -> EncoderDecoder:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
-        encoder = build_encoder(self.encoder, self.weights, channels=channels, depth=self.depth)
+        beside = self_similarity(channels, self.self_similarity_px)
+        inputs = channels if beside is None else 2 * channels
+        encoder = build_encoder(self.encoder, self.weights, channels=inputs, depth=self.depth)
         decoder = (_ImageSkipDecoder if self.image_skip else _decoder)(
             feature_widths(encoder), self.decoder_channels
         )
@@ -94,4 +103,5 @@ class UNet:
             decoder,
             output_convolution(self.decoder_channels[-1], outputs),
             scaling=input_scaling(self.encoder, self.weights, channels),
+            beside=beside,
         )

@@ -69,7 +69,7 @@ def g85_map(dies: NDArray[np.int64], passed: NDArray[np.bool_], header: MapHeade
         "Map",
         {
             "xmlns:semi": "http://www.semi.org",
-            "WaferId": _text(header.wafer),
+            "WaferId": xml_text(header.wafer),
             "FormatRevision": "G85-1101",
         },
     )
@@ -101,8 +101,8 @@ def write_g85(
 
 def _device(header: MapHeader, rows: int, columns: int) -> dict[str, str]:
     about = {
-        "ProductId": _text(header.product),
-        "LotId": _text(header.lot),
+        "ProductId": xml_text(header.product),
+        "LotId": xml_text(header.lot),
         "Rows": str(rows),
         "Columns": str(columns),
         "DeviceSizeX": f"{header.pitch_um[0]:.10g}",
@@ -117,7 +117,7 @@ def _device(header: MapHeader, rows: int, columns: int) -> dict[str, str]:
     return about
 
 
-def _text(value: str) -> str:
+def xml_text(value: str) -> str:
     """Return text without the characters that XML has no way to write."""
     return "".join(
         c

@@ -121,6 +121,7 @@ class Unit:
         source: name of the file or folder that this comes from.
         sha256: of the source, or of its image.
         about: other facts, name to text, such as step and station.
+        class_numbers: of the classes, as its source has them; empty where it has none.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Unit:
     source: str = ""
     sha256: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
+    class_numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ def _wafer(klarf: Klarf, wafer: Wafer, origin: Origin) -> Lot:
         source=origin.name,
         sha256=origin.sha256,
         about=_about(klarf, wafer),
+        class_numbers=_numbers(klarf, table),
     )
     known = [klarf.classes[number] for number in sorted(klarf.classes)]
     return Lot((unit,), defects, tuple(dict.fromkeys([*known, *classes])), tuple(warnings))
@@ -127,6 +128,14 @@ def _classes(klarf: Klarf, table: Table) -> list[str]:
         names.get(number, "unclassified" if np.isnan(number) else f"class {number:g}")
         for number in numbers.tolist()
     ]
+
+
+def _numbers(klarf: Klarf, table: Table) -> dict[str, int]:
+    """Return the number of each class by the name that `_classes` gives it."""
+    numbers = _column(table, "CLASSNUMBER")
+    known = {text or f"class {number}": number for number, text in klarf.classes.items()}
+    met = dict(zip(_classes(klarf, table), numbers.tolist(), strict=True))
+    return known | {name: int(n) for name, n in met.items() if not np.isnan(n)}
 
 
 def _dies(
@@ -170,12 +179,13 @@ def _about(klarf: Klarf, wafer: Wafer) -> dict[str, str]:
         for name, key in (
             ("device", "DeviceID"),
             ("step", "StepID"),
-            ("setup", "SetupID"),
             ("station", "InspectionStationID"),
             ("inspected at", "ResultTimestamp"),
         )
         if said.get(key)
     }
+    if said.get("SetupID"):
+        about["setup"] = said["SetupID"][0]
     if wafer.slot is not None:
         about["slot"] = str(wafer.slot)
     return about

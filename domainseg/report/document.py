@@ -60,6 +60,18 @@ class Callout:
 
 
 @dataclass(frozen=True, slots=True)
+class Banner:
+    """The answer, before everything else.
+
+    ``outcome`` is one of PASS, FAIL and INDETERMINATE; ``lines`` say why in a sentence each.
+    """
+
+    outcome: Literal["PASS", "FAIL", "INDETERMINATE"]
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeyNumber:
     """One large number: its name in the JSON, its label, and its interval when there is one."""
 
@@ -202,7 +214,18 @@ class Subheading:
     text: str
 
 
-Block = Paragraph | Callout | KeyNumbers | Table | Gallery | Figure | Formulas | Facts | Subheading
+Block = (
+    Paragraph
+    | Banner
+    | Callout
+    | KeyNumbers
+    | Table
+    | Gallery
+    | Figure
+    | Formulas
+    | Facts
+    | Subheading
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +247,7 @@ class Document:
         sections: in reading order, ids unique.
         generator: the program and version that built the document.
         footer: the closing sentence.
+        eyebrow: what kind of report it is.
     """
 
     title: str
@@ -231,6 +255,7 @@ class Document:
     sections: tuple[Section, ...]
     generator: str
     footer: str
+    eyebrow: str = "Segmentation report"
 
     def __post_init__(self) -> None:
         names = [section.id for section in self.sections]

@@ -28,6 +28,10 @@ _COLOURS = {
     plots.MUTED: "var(--muted)",
     plots.RULE: "var(--rule)",
     plots.ACCENT: "var(--accent)",
+    plots.GOOD: "var(--good)",
+    plots.BAD: "var(--bad)",
+    plots.WARN: "var(--warn)",
+    plots.IDLE: "var(--idle)",
 } | {colour: f"var(--series-{i})" for i, colour in enumerate(plots.SERIES, 1)}
 
 # Applied to the style sheet before it is hashed too: the hash is of what the page holds.

@@ -15,6 +15,7 @@ from typing import Any
 
 from domainseg.quality.statistics import Interval
 from domainseg.report.document import (
+    Banner,
     Block,
     Callout,
     Document,
@@ -63,6 +64,14 @@ def _block(block: Block) -> dict[str, Any]:
         case Callout():
             lines = list(block.lines)
             return {"type": block.tone, "title": block.title, "lines": lines}
+        case Banner():
+            lines = list(block.lines)
+            return {
+                "type": "verdict",
+                "outcome": block.outcome,
+                "title": block.title,
+                "lines": lines,
+            }
         case Table():
             return _table(block)
         case KeyNumbers():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -22,10 +22,13 @@ INK = "#101112"
 MUTED = "#606162"
 RULE = "#d0d1d2"
 ACCENT = "#1b6f7a"
+GOOD, BAD, WARN, IDLE = "#1f6b3b", "#a3201e", "#8a4301", "#c9cfce"
+"""What passes, what fails, what is in between, and what nothing is said of."""
 SERIES = ("#1b6f7b", "#b4530a", "#6b4fa0", "#3b7d23", "#a3245b", "#5b6470")
 """Colours of several lines; more lines than colours start again with dashes."""
 
 _WIDTH = 500
+_MAP = 560
 _VEGA_LITE = "6.1"
 _LABEL = 44
 
@@ -90,6 +93,145 @@ def lines(x: Sequence[float], series: Sequence[Line], *, x_title: str, y_title: 
         .properties(width=_WIDTH, height=220)
     )
     return _drawn(chart)
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A stretch of a map: ``x0, y0, x1, y1`` with y up, and the colour that it is drawn in."""
+
+    box: tuple[float, float, float, float]
+    colour: str
+
+
+def wafer_map(
+    spots: Sequence[Spot],
+    dots: Sequence[tuple[float, float, str]],
+    *,
+    radius: float | None,
+    notch: str = "down",
+) -> str:
+    """Return a map of dies with defects as dots ``(x, y, colour)``, y up, in one scale.
+
+    With a ``radius`` the wafer's rim is drawn around the origin, with its notch.
+    """
+    points = [(x, y) for s in spots for x, y in (s.box[:2], s.box[2:])]
+    points += [(x, y) for x, y, _ in dots]
+    reach = [abs(v) for point in points for v in point]
+    if radius is None:
+        low = [min((p[i] for p in points), default=0.0) for i in (0, 1)]
+        high = [max((p[i] for p in points), default=1.0) for i in (0, 1)]
+    else:
+        side = max([radius, *reach]) * 1.02
+        low, high = [-side, -side], [side, side]
+    span = max(high[0] - low[0], high[1] - low[1]) or 1.0
+    scale = _MAP / span
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (x - low[0]) * scale, (high[1] - y) * scale
+
+    width, height = ((b - a) * scale for a, b in zip(low, high, strict=True))
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.1f}" height="{height:.1f}" '
+        f'viewBox="0 0 {width:.1f} {height:.1f}">'
+    ]
+    if radius is not None:
+        x, y = at(0.0, 0.0)
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius * scale:.1f}" fill="none" '
+            f'stroke="{MUTED}" stroke-width="1.5"/>'
+        )
+        parts.append(_notch(at, radius, notch))
+    for spot in spots:
+        x, y = at(spot.box[0], spot.box[3])
+        wide, tall = (max((spot.box[i + 2] - spot.box[i]) * scale, 0.2) for i in (0, 1))
+        gap = 0.6 if tall > 3 else 0.0
+        parts.append(
+            f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(wide - gap, 0.2):.2f}" '
+            f'height="{max(tall - gap, 0.2):.2f}" fill="{spot.colour}" fill-opacity="0.55"/>'
+        )
+    for x, y, colour in dots:
+        x, y = at(x, y)
+        parts.append(f'<circle cx="{x:.2f}" cy="{y:.2f}" r="2" fill="{colour}"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def _notch(at: Callable[[float, float], tuple[float, float]], radius: float, notch: str) -> str:
+    """Return a small triangle that points at the wafer's centre."""
+    x, y = {"down": (0, -1), "left": (-1, 0), "up": (0, 1), "right": (1, 0)}[notch]
+    tip, base, half = 0.955 * radius, radius, 0.02 * radius
+    corners = [
+        at(x * tip, y * tip),
+        at(x * base - y * half, y * base + x * half),
+        at(x * base + y * half, y * base - x * half),
+    ]
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
+    return f'<polygon points="{points}" fill="{MUTED}"/>'
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar of a ranking: name, height, and the share of all that it and those above hold."""
+
+    name: str
+    value: float
+    cumulative: float
+
+
+def pareto(bars: Sequence[Bar], *, title: str) -> str:
+    """Return bars that fall from the top down, each with the cumulative share beside it."""
+    rows = [
+        {
+            "order": i,
+            "name": _name(one.name),
+            "value": one.value,
+            "share": f"{100 * one.cumulative:.0f} %",
+        }
+        for i, one in enumerate(bars)
+    ]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=alt.Y("order:O").axis(None),
+        x=alt.X("value:Q").title(title).axis(tickCount=5, format="~s"),
+    )
+    names = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_text(align="right", dx=-6, fontSize=12, color=INK)
+        .encode(y=alt.Y("order:O").axis(None), x=alt.value(0), text="name:N")
+    )
+    shares = base.mark_text(align="left", dx=5, fontSize=12, color=MUTED).encode(text="share:N")
+    chart = alt.layer(base.mark_bar(color=ACCENT, opacity=0.85), shares, names)
+    return _drawn(chart.properties(width=_WIDTH - 150, height=24 * max(1, len(rows))))
+
+
+def severities(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
+    """Return a histogram of severity from 0 to 100, stacked by grade, the worst at the bottom."""
+    colours = {"critical": BAD, "major": WARN, "minor": ACCENT, "review": MUTED, "ignore": IDLE}
+    rows = [
+        {"low": low, "high": high, "start": start, "end": start + count, "grade": grade}
+        for low, high, stack in zip(
+            edges[:-1], edges[1:], zip(*counts.values(), strict=True), strict=True
+        )
+        for grade, count, start in zip(counts, stack, _starts(stack), strict=True)
+        if count
+    ]
+    present = [grade for grade, values in counts.items() if any(values)]
+    colour = alt.Color("grade:N").scale(domain=present, range=[colours[g] for g in present])
+    chart = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_bar(opacity=0.85)
+        .encode(
+            x=alt.X("low:Q").scale(domain=[0, 100]).title("severity"),
+            x2="high:Q",
+            y=alt.Y("start:Q").title("defects").axis(tickCount=4, format="~s"),
+            y2="end:Q",
+            color=colour.legend(orient="top", title=None, symbolType="square"),
+        )
+        .properties(width=_WIDTH, height=180)
+    )
+    return _drawn(chart)
+
+
+def _starts(stack: Sequence[int]) -> list[int]:
+    return [sum(stack[:i]) for i in range(len(stack))]
 
 
 def log_edges(low: float, high: float) -> list[float]:
@@ -164,7 +306,7 @@ def _name(name: str) -> str:
     return shortened(visible(name), _LABEL)
 
 
-def _drawn(chart: alt.VConcatChart | alt.Chart) -> str:
+def _drawn(chart: alt.VConcatChart | alt.Chart | alt.LayerChart) -> str:
     """Return the SVG of a chart in the report's plain theme."""
     axis = alt.AxisConfig(
         labelColor=MUTED,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from domainseg.report.document import (
     TEXT,
+    Banner,
     Block,
     Callout,
     Document,
@@ -43,6 +44,8 @@ def _block(block: Block) -> Iterable[str]:
             return [block.text]
         case Subheading():
             return [f"[{block.text}]"]
+        case Banner():
+            return [f"{block.outcome}: {block.title}", *(f"  - {one}" for one in block.lines)]
         case Callout():
             return [f"{block.tone.upper()}: {block.title}", *(f"  - {one}" for one in block.lines)]
         case Table():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning as L
 import torch
@@ -30,8 +30,20 @@ from domainseg.training.size_weights import faded
 Batch = tuple[Tensor, Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Scores, targets, weight to the scalar loss."""
-Score = Callable[[nn.Module, int], float]
-"""Network and number of a validation image to the score of that image."""
+
+
+class Scoring(Protocol):
+    """What validation asks: the outcome of each image, and the score of all of them."""
+
+    def outcome(self, network: nn.Module, index: int, /) -> Any:
+        """Return what the network made of validation image ``index``."""
+        ...
+
+    def score(self, outcomes: Sequence[Any], /) -> float:
+        """Return one number of the outcomes of all images; more is better."""
+        ...
+
+
 BEST = "best"
 LAST = "last"
 LOSS_EVERY = 10
@@ -101,13 +113,16 @@ def learning_rate_factor(step: int, *, steps: int, warmup_share: float) -> float
 
 
 class Fitting(L.LightningModule):
-    """A network under training; validation asks ``score`` for one number per image."""
+    """A network under training; ``scoring`` says how good it is on the validation images."""
 
-    def __init__(self, network: nn.Module, loss: Loss, score: Score, options: LoopOptions) -> None:
+    def __init__(
+        self, network: nn.Module, loss: Loss, scoring: Scoring, options: LoopOptions
+    ) -> None:
         super().__init__()
         self.network = network
         self._loss = loss
-        self._score = score
+        self._scoring = scoring
+        self._outcomes: list[Any] = []
         self._options = options
 
     def on_train_batch_start(self, _batch: Batch, _index: int) -> None:
@@ -125,9 +140,14 @@ class Fitting(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Tensor, _index: int) -> None:
-        """Log the score of the validation images named by the batch."""
+        """Keep what the network makes of the validation images named by the batch."""
         for index in batch.tolist():
-            self.log("score", self._score(self.network, index), on_epoch=True, batch_size=1)
+            self._outcomes.append(self._scoring.outcome(self.network, index))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the score of all validation images."""
+        self.log("score", self._scoring.score(self._outcomes))
+        self._outcomes.clear()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and cosine; biases and norms do not decay."""
@@ -242,7 +262,7 @@ class _Journal(Callback):
     ) -> None:
         self._losses.append(outputs["loss"].detach())
 
-    def on_validation_epoch_end(self, trainer: Any, _module: Any) -> None:
+    def on_validation_end(self, trainer: Any, _module: Any) -> None:
         self._score = f"{float(trainer.callback_metrics['score']):.6g}"
 
     def on_train_epoch_end(self, trainer: Any, _module: Any) -> None:
@@ -283,7 +303,7 @@ class _Telling(Callback):
         if self._kept is not None and self._kept.best_model_score is not None:
             self._best = float(self._kept.best_model_score)
 
-    def on_validation_epoch_end(self, trainer: Any, _module: Any) -> None:
+    def on_validation_end(self, trainer: Any, _module: Any) -> None:
         self._score = float(trainer.callback_metrics["score"])
         self._best = self._score if self._best is None else max(self._score, self._best)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,10 @@ class SemanticHead:
             (Lin et al. 2017, Focal loss), 0 = not at all.
         hard_share: share of the background pixels of a batch that count, those with the
             largest loss; below 1, an image full of easy background does not drown the rest.
+        prior: probability of foreground (with sigmoid of each class) that scores of 0 stand
+            for, such as those of an untrained network (Lin et al. 2017): where nearly all is
+            background, the first steps need not learn that. None takes equal scores as they
+            are.
     """
 
     name: Literal["semantic"] = "semantic"
@@ -44,12 +49,15 @@ class SemanticHead:
     tversky_beta: float = 0.5
     focal_gamma: float = 0.0
     hard_share: float = 1.0
+    prior: float | None = None
 
     def __post_init__(self) -> None:
         limits = {"tversky_beta": (0, 1), "focal_gamma": (0, 8), "hard_share": (0, 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted {low} to {high}")
+        if self.prior is not None and not 0 < self.prior < 1:
+            raise ValueError(f"prior is {self.prior}, wanted a number between 0 and 1")
 
     @property
     def overlapping(self) -> bool:
@@ -88,6 +96,7 @@ class SemanticHead:
 
     def loss(self, scores: Tensor, targets: Tensor, weight: Tensor, *, classes: int) -> Tensor:
         """Return focal cross-entropy + Tversky (plain: cross-entropy + Dice) over the classes."""
+        scores = self._from_prior(scores, classes)
         if self.overlapping:
             present, probability = targets, scores.sigmoid()
             entropy = F.binary_cross_entropy_with_logits(scores, present, reduction="none")
@@ -111,12 +120,22 @@ class SemanticHead:
 
     def maps(self, scores: Tensor, *, classes: int) -> FloatMaps:
         """Return the maps; the height is constant, so objects are plain components."""
-        scores = scores.float()
+        scores = self._from_prior(scores.float(), classes)
         if self.overlapping:
             return layered_maps(scores, classes)
         foreground = torch.logsumexp(scores[:, 1:], 1, keepdim=True) - scores[:, :1]
         kinds = scores[:, 1:].argmax(1, keepdim=True).to(torch.uint8)
         return FloatMaps(foreground, torch.ones_like(foreground), kinds)
+
+    def _from_prior(self, scores: Tensor, classes: int) -> Tensor:
+        """Return scores that say ``prior`` where the network's own are all 0."""
+        if self.prior is None:
+            return scores
+        odds = (1 - self.prior) / self.prior
+        if self.overlapping:
+            return scores - math.log(odds)
+        # Foreground is the sum of the classes: each of them takes its share of it.
+        return torch.cat([scores[:, :1] + math.log(odds * classes), scores[:, 1:]], 1)
 
 
 def _with_union(planes: Tensor) -> Tensor:

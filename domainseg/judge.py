@@ -1,0 +1,217 @@
+"""Runs and result files judged by rules: a verdict, its page, and tables for machines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from domainseg import __version__
+from domainseg.atomic import atomic_path, atomic_text, writing_below
+from domainseg.errors import OutputError, UsageError, sentence
+from domainseg.lots import read_lot
+from domainseg.quality.assess import Assessment, Outcome, assess
+from domainseg.quality.g85 import MapHeader, write_g85
+from domainseg.quality.junit import junit_xml
+from domainseg.quality.klarf import Version
+from domainseg.quality.klarf_of_lot import klarf_of
+from domainseg.quality.klarf_write import write_klarf
+from domainseg.quality.lot import Unit
+from domainseg.quality.zones import read_zones
+from domainseg.report import html, json
+from domainseg.report.judged.compose import judged_document
+from domainseg.report.wording import FOOTER
+from domainseg.rules_file import load_rules
+
+FORMATS = ("html", "json", "parquet", "csv", "klarf", "g85", "junit")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What `judge` found and wrote.
+
+    Attributes:
+        assessment: numbers, rules and verdict.
+        folder: of the files.
+        files: that were written, in the order of FORMATS.
+    """
+
+    assessment: Assessment
+    folder: Path
+    files: tuple[Path, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict."""
+        return self.assessment.outcome
+
+
+def judge(
+    sources: Sequence[Path | str],
+    *,
+    rules: Path | str,
+    out: Path | str,
+    title: str | None = None,
+    formats: Sequence[str] = FORMATS,
+    die_grid: Path | str | None = None,
+    klarf_version: Version = "1.2",
+) -> Judged:
+    """Write the quality report of runs and KLARF files into ``out``; equal inputs, equal bytes.
+
+    Args:
+        sources: folders that ``predict`` wrote, and KLARF files.
+        rules: the rules file; files of its zones lie beside it.
+        out: folder, created where it is missing.
+        title: of the page; by default that of the rules, else the lot's.
+        formats: some of FORMATS.
+        die_grid: ``die_grid.json`` of the runs' images.
+        klarf_version: of the files that are written.
+
+    Raises:
+        UsageError: no source, an unknown format, or rules that cannot be used.
+        InputError: a source or a zone cannot be used.
+        OutputError: a file cannot be written.
+    """
+    if unknown := sorted(set(formats) - set(FORMATS)):
+        raise UsageError(
+            sentence(
+                "formats", found=unknown[0], wanted=f"some of {', '.join(FORMATS)}", fix="change it"
+            )
+        )
+    law = load_rules(rules)
+    zones = read_zones(law.zones, Path(rules).parent)
+    lot = read_lot([Path(one) for one in sources], die_grid=die_grid and Path(die_grid))
+    made = assess(lot, law, zones)
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            sentence(
+                folder,
+                found=error.strerror or "no folder",
+                wanted="a folder to write into",
+                fix="choose another output folder",
+            )
+        ) from error
+    document = judged_document(
+        made, title=title or law.title or _title(made), generator=_generator(), footer=FOOTER
+    )
+    writers: dict[str, Callable[[], list[Path]]] = {
+        "html": lambda: [_text(folder / "report.html", html.render(document))],
+        "json": lambda: [_text(folder / "report.json", json.render(document))],
+        "parquet": lambda: _parquet(made, folder),
+        "csv": lambda: _csv(made, folder),
+        "klarf": lambda: _klarf(made, folder, klarf_version),
+        "g85": lambda: _g85(made, folder),
+        "junit": lambda: [_bytes(folder / "junit.xml", junit_xml(made, name=document.title))],
+    }
+    files = []
+    with writing_below(folder):
+        for name in FORMATS:
+            if name in formats:
+                files += writers[name]()
+    return Judged(made, folder, tuple(files))
+
+
+def _generator() -> str:
+    return f"domainseg {__version__}"
+
+
+def _title(made: Assessment) -> str:
+    lots = dict.fromkeys(unit.lot for unit in made.lot.units if unit.lot)
+    if lots:
+        return f"Lot {', '.join(list(lots)[:3])}"
+    return made.lot.units[0].name if len(made.lot.units) == 1 else "Inspection"
+
+
+def _text(path: Path, text: str) -> Path:
+    atomic_text(path, text)
+    return path
+
+
+def _bytes(path: Path, content: bytes) -> Path:
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+    return path
+
+
+def _parquet(made: Assessment, folder: Path) -> list[Path]:
+    files = []
+    for name, table in (("defects", made.defects), ("dies", made.dies)):
+        path = folder / f"{name}.parquet"
+        with atomic_path(path) as partial:
+            table.write_parquet(partial)
+        files.append(path)
+    return files
+
+
+def _csv(made: Assessment, folder: Path) -> list[Path]:
+    files = []
+    for name, table in (("defects", made.defects), ("units", made.units)):
+        path = folder / f"{name}.csv"
+        with atomic_path(path) as partial:
+            _without_formulas(table).write_csv(partial, line_terminator="\r\n")
+        files.append(path)
+    return files
+
+
+def _without_formulas(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of which no cell of text begins as a formula of a spreadsheet does."""
+    texts = [name for name, kind in table.schema.items() if kind == pl.String()]
+    return table.with_columns(
+        pl.when(pl.col(name).str.contains(r"^[=+\-@\t\r]"))
+        .then(pl.lit("'") + pl.col(name))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in texts
+    )
+
+
+def _klarf(made: Assessment, folder: Path, version: Version) -> list[Path]:
+    files = []
+    for unit, name in _wafers(made):
+        path = folder / f"{name}.001"
+        write_klarf(path, klarf_of(made, unit, version=version, software=__version__))
+        files.append(path)
+    return files
+
+
+def _g85(made: Assessment, folder: Path) -> list[Path]:
+    files = []
+    for unit, name in _wafers(made):
+        dies = unit.dies
+        if dies is None or not dies.listed or not len(dies):
+            continue  # a map without the dies that pass would say that all fail
+        mine = made.dies.filter(pl.col("unit") == unit.name)
+        path = folder / f"{name}.g85.xml"
+        header = MapHeader(
+            lot=unit.lot,
+            wafer=unit.name.rpartition("/")[2],
+            product=unit.about.get("device", ""),
+            diameter_mm=unit.diameter_mm,
+            pitch_um=dies.pitch_um,
+            notch=unit.notch,
+        )
+        write_g85(path, dies.index, mine["passed"].to_numpy(), header)
+        files.append(path)
+    return files
+
+
+def _wafers(made: Assessment) -> list[tuple[Unit, str]]:
+    """Return each wafer with a file name of its own, safe everywhere."""
+    found: list[tuple[Unit, str]] = []
+    taken: set[str] = set()
+    for unit in made.lot.units:
+        if unit.dies is None:
+            continue
+        bare = re.sub(r"[^A-Za-z0-9._-]+", "-", unit.name).strip(".-")[:80] or "wafer"
+        name, number = bare, 2
+        while name.lower() in taken:
+            name, number = f"{bare}-{number}", number + 1
+        taken.add(name.lower())
+        found.append((unit, name))
+    return found

@@ -1,0 +1,188 @@
+"""A lot out of files and folders: KLARF of other tools, and runs of our own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from domainseg.errors import InputError, MissingInputError, UsageError, sentence
+from domainseg.quality.die_grid import DieGrid, read_die_grids
+from domainseg.quality.klarf_file import read_klarf_text
+from domainseg.quality.klarf_tokens import read_bytes
+from domainseg.quality.lot import Dies, ImageCheck, Lot, Unit, defect_table, joined
+from domainseg.quality.lot_klarf import UM2_PER_CM2, Origin, lot_of_klarf
+from domainseg.quality.positions import position_columns
+from domainseg.report.evidence import InspectedImage
+from domainseg.report.run_folder import OBJECTS, RECORD, image_folders, read_image, read_objects
+
+DEFECTS = "defects.parquet"
+
+
+def read_lot(sources: Sequence[Path], *, die_grid: Path | None = None) -> Lot:
+    """Return the units of result files (KLARF) and of runs, in their order.
+
+    Args:
+        sources: KLARF files, and folders that ``predict`` wrote.
+        die_grid: ``die_grid.json`` of the images of runs, which are wafers then.
+
+    Raises:
+        UsageError: no source, or one that is named twice.
+        InputError: one cannot be used, or two units have one name.
+    """
+    if not sources:
+        raise UsageError(
+            "report: found nothing to report on, wanted runs or KLARF files; name one."
+        )
+    for source, times in Counter(path.resolve() for path in sources).items():
+        if times > 1:
+            raise UsageError(
+                sentence(source, found="it named twice", wanted="each once", fix="name it once")
+            )
+    grids = {} if die_grid is None else read_die_grids(die_grid)
+    lots = []
+    for source in sources:
+        if source.is_file():
+            lots.append(_klarf(source))
+        else:
+            lots += [_run(folder, grids) for folder in image_folders(source)]
+    lot = joined(lots)
+    for name, times in Counter(unit.name for unit in lot.units).items():
+        if times > 1:
+            raise InputError(
+                sentence(
+                    name, found=f"{times} units of this name", wanted="one", fix="report them apart"
+                )
+            )
+    return lot
+
+
+def _klarf(path: Path) -> Lot:
+    content = read_bytes(path)
+    digest = hashlib.sha256(content).hexdigest()
+    return lot_of_klarf(read_klarf_text(content, path), Origin(path.name, digest))
+
+
+def _run(folder: Path, grids: dict[str, DieGrid]) -> Lot:
+    image = read_image(folder)
+    _ = read_objects(folder, image)  # refuses what is damaged
+    path = folder / DEFECTS if (folder / DEFECTS).is_file() else folder / OBJECTS
+    table = pl.read_parquet(path)
+    if len(table) != image.objects:
+        raise InputError(
+            sentence(
+                path,
+                found=f"{len(table)} rows",
+                wanted=f"the {image.objects} objects of {RECORD}",
+                fix="run `domainseg defects` again",
+            )
+        )
+    grid = grids.get(image.name)
+    if grids and grid is None:
+        raise MissingInputError(
+            sentence(
+                image.name,
+                found="no die grid of this image",
+                wanted="one for each image of the runs",
+                fix="add it to the file",
+            )
+        )
+    columns = _columns(table, image)
+    dies = None
+    if grid is not None:
+        if image.spacing_um is None:
+            image = replace(image, spacing_um=grid.spacing_um)
+            columns = _columns(table, image)
+        columns |= _placed(table, grid)
+        dies = _dies(grid, image)
+    _, height, width = image.shape
+    area = None if image.inspected_um2 is None else image.inspected_um2 / UM2_PER_CM2
+    unit = Unit(
+        name=image.name,
+        area_cm2=area,
+        area_mpx=image.inspected_px / 1e6,
+        diameter_mm=None if grid is None else grid.wafer_diameter_mm,
+        dies=dies,
+        check=ImageCheck(coverage=image.inspected_px / (height * width)),
+        source=image.name,
+        sha256=image.sha256,
+        about={"model": image.model.name, "model sha256": image.model.sha256},
+    )
+    return Lot((unit,), defect_table(columns, len(table)), image.model.classes, image.warnings)
+
+
+def _columns(table: pl.DataFrame, image: InspectedImage) -> dict[str, object]:
+    """Return what a run says of its defects, in the frame of the image: y up from below."""
+    _, height, _ = image.shape
+    sy, sx = image.spacing_um or (np.nan, np.nan)
+    x, y = table["x_px"].to_numpy(), table["y_px"].to_numpy()
+    count = len(table)
+    known = "confidence" in table.columns and table["confidence"].null_count() < max(1, count)
+    contrast = [name for name in table.columns if name.startswith("contrast_")]
+    contrast = [name for name in contrast if not name.startswith("contrast_to_noise_")]
+    return {
+        "unit": [image.name] * count,
+        "id": table["id"].to_list(),
+        "class": table["class"].to_list(),
+        "confidence": table["confidence" if known else "score"].cast(pl.Float64),
+        "area_um2": table["area_px"].to_numpy() * sy * sx,
+        "feret_um": table["length_um"],
+        "length_um": table["skeleton_length_um"],
+        "width_um": table["mean_width_um"],
+        "eq_diameter_um": table["eq_diameter_um"],
+        "contrast": table[contrast[0]] if contrast else None,
+        "x_um": (x + 0.5) * sx,
+        "y_um": (height - 0.5 - y) * sy,
+        "box_width_um": (table["x1_px"] - table["x0_px"]).to_numpy() * sx,
+        "box_height_um": (table["y1_px"] - table["y0_px"]).to_numpy() * sy,
+        "touches_border": table["touches_border"],
+        "image": [image.name] * count,
+        "x_px": x,
+        "y_px": y,
+        "area_px": table["area_px"].cast(pl.Float64),
+    }
+
+
+def _placed(table: pl.DataFrame, grid: DieGrid) -> dict[str, object]:
+    at = position_columns(table, grid)
+    return {
+        "x_um": at["wafer_x_um"],
+        "y_um": at["wafer_y_um"],
+        "die_x": at["die_x"],
+        "die_y": at["die_y"],
+        "die_xrel_um": at["die_xrel_um"],
+        "die_yrel_um": at["die_yrel_um"],
+    }
+
+
+def _dies(grid: DieGrid, image: InspectedImage) -> Dies:
+    """Return the dies that lie whole in the image and on the wafer."""
+    _, height, width = image.shape
+    # Outer corners of the image, in the wafer's frame.
+    corners = grid.positions(np.array([height - 0.5, -0.5]), np.array([-0.5, width - 0.5]))
+    pitch = (grid.pitch_um[1], grid.pitch_um[0])
+    low, high = (
+        (corners.x_um[i] + grid.center_um[0], corners.y_um[i] + grid.center_um[1]) for i in (0, 1)
+    )
+    spans = [
+        np.arange(np.ceil(a / p - 1e-9), np.floor(b / p + 1e-9), dtype=np.int64)
+        for a, b, p in zip(low, high, pitch, strict=True)
+    ]
+    index = np.stack(np.meshgrid(*spans, indexing="ij"), -1).reshape(-1, 2)
+    dies = Dies(index, pitch, grid.center_um, len(index))
+    inside = _on_wafer(dies, 500.0 * grid.wafer_diameter_mm)
+    return replace(dies, index=index[inside], total=int(inside.sum()))
+
+
+def _on_wafer(dies: Dies, radius_um: float) -> NDArray[np.bool_]:
+    """Return which dies have all four corners on the wafer."""
+    low = dies.lower_left_um()
+    high = low + np.array(dies.pitch_um)
+    farthest = np.maximum(np.abs(low), np.abs(high))
+    return np.asarray(np.hypot(farthest[:, 0], farthest[:, 1]) <= radius_um)

@@ -1,0 +1,122 @@
+"""KLARF out of a lot that was judged: one file per wafer, with its severities."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from domainseg.quality.assess import Assessment
+from domainseg.quality.klarf import MARKS, InspectionTest, Klarf, Table, Version, Wafer
+from domainseg.quality.lot import Unit
+from domainseg.quality.lot_klarf import UM2_PER_CM2
+
+STATION = ("DOMAINSEG", "domainseg")
+NO_TIME = ("01-01-1970", "00:00:00")
+"""Of files whose inspection has no known time: equal inputs give equal bytes."""
+
+
+def klarf_of(made: Assessment, unit: Unit, *, version: Version, software: str) -> Klarf:
+    """Return the result file of one wafer: defects that count, and those to review.
+
+    KILLPROB holds the chance of a kill, CONTRAST the contrast against the ring, SEVERITY (a
+    column of this software) the severity; DEFECTAREA is the area of the mask and DSIZE the
+    largest caliper diameter. REVIEWSAMPLE is 1 where someone has to look.
+
+    Raises:
+        ValueError: the unit has no dies.
+    """
+    if unit.dies is None:
+        raise ValueError(f"{unit.name} has no dies, wanted a wafer")
+    mine = made.defects.filter(
+        (pl.col("unit") == unit.name)
+        & (pl.col("grade") != "ignore")
+        & pl.col("die_x").is_not_null()
+        & pl.col("die_y").is_not_null()
+    )
+    numbers = _class_numbers(made, unit)
+    classes = {number: name for name, number in numbers.items()}
+    when = tuple(unit.about["inspected at"].split()) if "inspected at" in unit.about else NO_TIME
+    clusters = mine["cluster"].to_numpy()
+    nothing = np.zeros(len(mine), np.int64)
+    columns = {
+        "DEFECTID": np.arange(1, len(mine) + 1),
+        "XREL": _within(mine["die_xrel_um"], unit.dies.pitch_um[0]),
+        "YREL": _within(mine["die_yrel_um"], unit.dies.pitch_um[1]),
+        "XINDEX": mine["die_x"].to_numpy(),
+        "YINDEX": mine["die_y"].to_numpy(),
+        "XSIZE": _numbers(mine["box_width_um"]),
+        "YSIZE": _numbers(mine["box_height_um"]),
+        "DEFECTAREA": _numbers(mine["area_um2"]),
+        "DSIZE": _numbers(mine["feret_um"]),
+        "CLASSNUMBER": np.array([numbers[name] for name in mine["class"]], np.int64),
+        "TEST": nothing + 1,
+        "CLUSTERNUMBER": clusters,
+        "ROUGHBINNUMBER": nothing,
+        "FINEBINNUMBER": nothing,
+        "REVIEWSAMPLE": (mine["grade"] == "review").cast(pl.Int64).to_numpy(),
+        "KILLPROB": mine["kill_prob"].fill_null(0.0).to_numpy(),
+        "CONTRAST": _numbers(mine["contrast"]),
+        "SEVERITY": mine["severity"].to_numpy(),
+        "IMAGECOUNT": nothing,
+    }
+    counted = mine.filter(pl.col("counts"))
+    defective = counted.select("die_x", "die_y").n_unique() if len(counted) else 0
+    area = unit.area_cm2 or 0.0
+    total = unit.dies.total if unit.dies.total is not None else len(unit.dies)
+    summary = {
+        "TESTNO": np.array([1]),
+        "NDEFECT": np.array([len(counted)]),
+        "DEFDENSITY": np.array([len(counted) / area if area else 0.0]),
+        "NDIE": np.array([total]),
+        "NDEFDIE": np.array([defective]),
+    }
+    wafer = Wafer(
+        name=unit.name.rpartition("/")[2],
+        slot=int(unit.about["slot"]) if "slot" in unit.about else None,
+        center_um=unit.dies.center_um,
+        tests=(
+            InspectionTest(1, area * UM2_PER_CM2, unit.dies.index if unit.dies.listed else None),
+        ),
+        defects=Table(columns),
+        summary=Table(summary),
+    )
+    mark = {"down": "DOWN", "left": "LEFT", "up": "UP", "right": "RIGHT"}[unit.notch]
+    return Klarf(
+        version=version,
+        lot=unit.lot,
+        pitch_um=unit.dies.pitch_um,
+        diameter_mm=unit.diameter_mm,
+        mark="NOTCH",
+        mark_degrees=float(MARKS[mark]),
+        classes={0: "Unclassified"} | classes,
+        wafers=(wafer,),
+        timestamps={"FileTimestamp": when, "ResultTimestamp": when},
+        fields={
+            "InspectionStationID": (*STATION, software),
+            "SampleType": ("WAFER",),
+            "DeviceID": (unit.about.get("device", ""),),
+            "SetupID": (unit.about.get("setup", ""), *when),
+            "StepID": (unit.about.get("step", ""),),
+        },
+    )
+
+
+def _class_numbers(made: Assessment, unit: Unit) -> dict[str, int]:
+    """Return the number of each class: that of the unit's source, else the next that is free."""
+    numbers = dict(unit.class_numbers)
+    taken = set(numbers.values()) | {0}
+    for name in made.lot.classes:
+        if name not in numbers:
+            numbers[name] = max(taken) + 1
+            taken.add(numbers[name])
+    return numbers
+
+
+def _numbers(values: pl.Series) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return a column, 0 where it is not known: readers take no NA in 1.1 and 1.2."""
+    return values.fill_null(0.0).to_numpy()
+
+
+def _within(values: pl.Series, pitch: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return places in a die, inside it after rounding too."""
+    return np.clip(_numbers(values), 0.0, np.nextafter(pitch, 0.0))

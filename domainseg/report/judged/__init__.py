@@ -1,0 +1,1 @@
+"""Sections of a report that judges defects by rules."""

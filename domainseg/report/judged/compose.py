@@ -1,0 +1,36 @@
+"""The report of a lot that was judged, section by section."""
+
+from __future__ import annotations
+
+from domainseg.quality.assess import Assessment
+from domainseg.report.document import Document, Section
+from domainseg.report.judged.definitions import definitions
+from domainseg.report.judged.places import maps, spatial
+from domainseg.report.judged.ranking import pareto, severity
+from domainseg.report.judged.verdict import verdict
+from domainseg.report.judged.yields import yields
+from domainseg.report.sections.wording import counted
+
+
+def judged_document(made: Assessment, *, title: str, generator: str, footer: str) -> Document:
+    """Return the report; sections without anything to say are left out."""
+    sections: tuple[Section | None, ...] = (
+        verdict(made),
+        maps(made),
+        pareto(made),
+        severity(made),
+        spatial(made),
+        yields(made),
+        definitions(made),
+    )
+    return Document(
+        title=title,
+        subtitle=(
+            f"{counted(len(made.defects), 'defect')} on {counted(len(made.lot.units), 'unit')}, "
+            f"judged by {counted(len(made.results), 'rule')}"
+        ),
+        sections=tuple(section for section in sections if section is not None),
+        generator=generator,
+        footer=footer,
+        eyebrow="Quality report",
+    )
