@@ -124,6 +124,30 @@ def build_encoder(name: str, weights: str | None, *, channels: int, depth: int) 
     return _without_unused_blocks(made)
 
 
+def build_encoder_beside(
+    name: str, weights: str | None, *, channels: int, beside: int, depth: int
+) -> nn.Module:
+    """Return an encoder of ``channels + beside`` channels that sees the first alone at first.
+
+    It starts as `build_encoder` makes it for ``channels``: the weights of its first layer for
+    those beside are 0, so that pretrained features are what they were until training finds a
+    use for more.
+    """
+    plain = build_encoder(name, weights, channels=channels, depth=depth)
+    if not beside:
+        return plain
+    wide = build_encoder(name, weights, channels=channels + beside, depth=depth)
+    first, known = (_first_convolution(encoder) for encoder in (wide, plain))
+    with torch.no_grad():
+        first.weight[:, :channels] = known.weight
+        first.weight[:, channels:] = 0.0
+    return wide
+
+
+def _first_convolution(encoder: nn.Module) -> nn.Conv2d:
+    return next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
+
+
 def _without_unused_blocks(encoder: nn.Module) -> nn.Module:
     """Return the encoder without stages beyond its deepest feature map, in place.
 

@@ -14,7 +14,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from domainseg.models.encoders import build_encoder, feature_widths, input_scaling
+from domainseg.models.encoders import build_encoder_beside, feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder
 from domainseg.models.self_similarity import check_distances, self_similarity
 
@@ -102,8 +102,13 @@ class FCN:
     def build(self, channels: int, outputs: int) -> EncoderDecoder:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
         beside = self_similarity(channels, self.self_similarity_px)
-        inputs = channels if beside is None else 2 * channels
-        encoder = build_encoder(self.encoder, self.weights, channels=inputs, depth=self.depth)
+        encoder = build_encoder_beside(
+            self.encoder,
+            self.weights,
+            channels=channels,
+            beside=0 if beside is None else channels,
+            depth=self.depth,
+        )
         decoder = ScoreDecoder(feature_widths(encoder), outputs=outputs, finest=self.finest)
         return EncoderDecoder(
             encoder,
