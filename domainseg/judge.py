@@ -24,7 +24,7 @@ from domainseg.quality.zones import read_zones
 from domainseg.report import html, json
 from domainseg.report.judged.compose import judged_document
 from domainseg.report.wording import FOOTER
-from domainseg.rules_file import load_rules
+from domainseg.rules_file import find_rules, load_rules
 
 FORMATS = ("html", "json", "parquet", "csv", "klarf", "g85", "junit")
 
@@ -63,7 +63,7 @@ def judge(
 
     Args:
         sources: folders that ``predict`` wrote, and KLARF files.
-        rules: the rules file; files of its zones lie beside it.
+        rules: the rules file, or the name of one that ships; files of its zones lie beside it.
         out: folder, created where it is missing.
         title: of the page; by default that of the rules, else the lot's.
         formats: some of FORMATS.
@@ -81,8 +81,9 @@ def judge(
                 "formats", found=unknown[0], wanted=f"some of {', '.join(FORMATS)}", fix="change it"
             )
         )
-    law = load_rules(rules)
-    zones = read_zones(law.zones, Path(rules).parent)
+    file = find_rules(rules)
+    law = load_rules(file)
+    zones = read_zones(law.zones, file.parent)
     lot = read_lot([Path(one) for one in sources], die_grid=die_grid and Path(die_grid))
     made = assess(lot, law, zones)
     folder = Path(out)

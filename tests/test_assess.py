@@ -382,7 +382,9 @@ PARTS = {
 
 def klarf_lot(**changes: str) -> Lot:
     text = KLARF.format(**{**PARTS, **changes})
-    return lot_of_klarf(read_klarf_text(text.encode(), Path("a.klarf")), Origin("a.klarf", "0" * 64))
+    return lot_of_klarf(
+        read_klarf_text(text.encode(), Path("a.klarf")), Origin("a.klarf", "0" * 64)
+    )
 
 
 def test_a_klarf_that_says_little_says_what_it_lacks() -> None:

@@ -15,6 +15,7 @@ from domainseg.models import encoders
 from domainseg.models.encoders import (
     InputScaling,
     build_encoder,
+    build_encoder_beside,
     feature_widths,
     input_scaling,
     smp_name,
@@ -55,6 +56,27 @@ def test_features_halve_at_each_depth() -> None:
     features = encoder(torch.zeros(1, 3, 32, 64))
     assert [tuple(f.shape[2:]) for f in features] == [(32, 64), (16, 32), (8, 16), (4, 8)]
     assert [f.shape[1] for f in features] == list(feature_widths(encoder))
+
+
+@pytest.mark.parametrize("weights", ["imagenet", None])
+def test_what_stands_beside_the_image_has_no_say_until_it_is_learned(weights: str | None) -> None:
+    torch.manual_seed(0)
+    wide = build_encoder_beside(LITE, weights, channels=1, beside=1, depth=3).eval()
+    image = torch.rand(1, 1, 32, 64)
+    without = wide(torch.cat([image, torch.zeros_like(image)], 1))
+    with_noise = wide(torch.cat([image, torch.randn_like(image)], 1))
+    for a, b in zip(without[1:], with_noise[1:], strict=True):
+        assert torch.equal(a, b)
+    if weights:
+        plain = build_encoder(LITE, weights, channels=1, depth=3).eval()
+        for a, b in zip(plain(image)[1:], without[1:], strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    # It has a gradient, so it is learned.
+    wide(torch.cat([image, image], 1))[-1].square().sum().backward()
+    first = next(m for m in wide.modules() if isinstance(m, nn.Conv2d))
+    assert first.weight.grad is not None
+    assert first.weight.grad[:, 1].abs().max() > 0
+    assert feature_widths(wide)[0] == 2
 
 
 def test_one_channel_gives_what_that_channel_three_times_gave(lite: nn.Module) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domainseg.errors import RecipeError
-from domainseg.rules_file import load_rules
+from domainseg.rules_file import find_rules, load_rules
 
 FULL = """schema: 1
 units: um
@@ -143,3 +143,15 @@ def test_half_a_file_is_refused(text: str, message: str, tmp_path: Path) -> None
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="found no such file, wanted a rules file"):
         load_rules(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["wafer", "surface", "cells"])
+def test_rules_that_ship_are_found_by_name(name: str, tmp_path: Path) -> None:
+    assert load_rules(name).accept
+    assert find_rules(f"{name}.yaml") == find_rules(name)
+    with pytest.raises(RecipeError, match=f"did you mean '{name}'"):
+        load_rules(f"{name[:-1]}")
+    # A file of that name is itself.
+    own = tmp_path / name
+    own.write_text("schema: 1\nunits: px\naccept: [{id: mine, metric: count, max: 3}]\n")
+    assert load_rules(own).accept[0].id == "mine"

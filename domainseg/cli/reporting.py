@@ -37,7 +37,9 @@ def report(
         Path | None, typer.Option("--out", "-o", help="Folder for the files [the first run].")
     ] = None,
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-    rules: Annotated[Path | None, typer.Option(help="Rules to judge by, a YAML file.")] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="Rules to judge by: a YAML file, or wafer, surface, cells.")
+    ] = None,
     gate: Annotated[
         bool, typer.Option("--gate", help="Leave with 1 for FAIL and 4 for INDETERMINATE.")
     ] = False,
