@@ -84,7 +84,9 @@ def judge(
     file = find_rules(rules)
     law = load_rules(file)
     zones = read_zones(law.zones, file.parent)
-    lot = read_lot([Path(one) for one in sources], die_grid=die_grid and Path(die_grid))
+    lot = read_lot(
+        [Path(one) for one in sources], die_grid=None if die_grid is None else Path(die_grid)
+    )
     made = assess(lot, law, zones)
     folder = Path(out)
     try:

@@ -64,7 +64,7 @@ def read_lot(sources: Sequence[Path], *, die_grid: Path | None = None) -> Lot:
 
 
 def _klarf(path: Path) -> Lot:
-    content = read_bytes(path)
+    content = read_bytes(path).tobytes()
     digest = hashlib.sha256(content).hexdigest()
     return lot_of_klarf(read_klarf_text(content, path), Origin(path.name, digest))
 

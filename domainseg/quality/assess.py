@@ -16,8 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
-from domainseg.quality.lot import Lot, Unit
-from domainseg.quality.rules import GRADES, Accept, Rules
+from domainseg.quality.lot import ImageCheck, Lot, Unit
+from domainseg.quality.rules import GRADES, Accept, Measure, Rules
 from domainseg.quality.severity import Measured, Verdicts, graded, verdicts
 from domainseg.quality.spatial import clusters
 from domainseg.quality.statistics import Interval, poisson_interval
@@ -176,7 +176,7 @@ def _floats(table: pl.DataFrame, name: str) -> Floats:
     return table[name].cast(pl.Float64).fill_null(math.nan).to_numpy()
 
 
-def _sizes(table: pl.DataFrame, rules: Rules) -> dict[str, Floats]:
+def _sizes(table: pl.DataFrame, rules: Rules) -> dict[Measure, Floats]:
     """Return the sizes by measure in the unit of the rules; in pixels there is only the area."""
     if rules.units == "px":
         nothing = np.full(len(table), np.nan)
@@ -480,11 +480,11 @@ def _requirements(lot: Lot, rules: Rules) -> Sequence[Requirement]:
 
 def _checks(unit: Unit, rules: Rules) -> Sequence[Requirement]:
     """Return the checks of a unit's image that the rules ask for; one not measured is not met."""
-    wanted, check = rules.require.qc, unit.check
+    wanted, check = rules.require.qc, unit.check or ImageCheck(coverage=None)
     rows: tuple[tuple[str, float | None, float | None, bool], ...] = (
-        ("focus", wanted.focus_min, check and check.focus, True),
-        ("saturated", wanted.saturated_max, check and check.saturated, False),
-        ("coverage", wanted.coverage_min, check and check.coverage, True),
+        ("focus", wanted.focus_min, check.focus, True),
+        ("saturated", wanted.saturated_max, check.saturated, False),
+        ("coverage", wanted.coverage_min, check.coverage, True),
     )
     made = []
     for name, limit, value, at_least in rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -72,7 +73,8 @@ class Dies:
 
     def lower_left_um(self) -> NDArray[np.float64]:
         """Return the corner of each die in the unit's frame, float64 ``(N, 2)``."""
-        return self.index * np.array(self.pitch_um) - np.array(self.center_um)
+        pitch, center = (np.array(v, np.float64) for v in (self.pitch_um, self.center_um))
+        return np.asarray(self.index * pitch - center, np.float64)
 
     def number_of(self, xi: NDArray[np.int64], yi: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row of each die named, int64, -1 where it was not inspected."""
@@ -96,12 +98,12 @@ class ImageCheck:
     Attributes:
         focus: sharpness, None where it was not measured.
         saturated: share of pixels at the ends of the range, None likewise.
-        coverage: share of the image that was looked at.
+        coverage: share of the image that was looked at, None likewise.
     """
 
     focus: float | None = None
     saturated: float | None = None
-    coverage: float = 1.0
+    coverage: float | None = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def empty_defects() -> pl.DataFrame:
     return pl.DataFrame(schema=dict(DEFECTS))
 
 
-def defect_table(columns: Mapping[str, object], count: int) -> pl.DataFrame:
+def defect_table(columns: Mapping[str, Any], count: int) -> pl.DataFrame:
     """Return a table of ``count`` defects with these columns, the others null.
 
     Values that are not finite become null.

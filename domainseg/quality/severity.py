@@ -81,7 +81,7 @@ def graded(measured: Measured, rules: Rules) -> pl.DataFrame:
         )
     severity = 100.0 * np.clip(weight * measured.zone_factor * size * contrast, 0.0, 1.0)
     grade, reason = _grades(measured, severity, rules)
-    demerits = {name: rules.grades.of(name).weight for name in GRADES}
+    demerits: dict[str, float] = {name: rules.grades.of(name).weight for name in GRADES}
     return pl.DataFrame(
         {
             "weight_factor": weight,

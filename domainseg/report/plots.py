@@ -306,7 +306,7 @@ def _name(name: str) -> str:
     return shortened(visible(name), _LABEL)
 
 
-def _drawn(chart: alt.VConcatChart | alt.Chart | alt.LayerChart) -> str:
+def _drawn(chart: alt.VConcatChart | alt.Chart | alt.LayerChart | alt.FacetChart) -> str:
     """Return the SVG of a chart in the report's plain theme."""
     axis = alt.AxisConfig(
         labelColor=MUTED,

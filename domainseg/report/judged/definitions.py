@@ -69,7 +69,7 @@ def _grades(made: Assessment) -> Facts:
     items = [
         Fact(name, name.capitalize(), f"severity from {g.severity:g}, {g.weight:g} demerits")
         for name in ("critical", "major", "minor")
-        for g in (rules.grades.of(name),)  # type: ignore[arg-type]
+        for g in (rules.grades.of(name),)
     ]
     items += [
         Fact("fail_if", "A die or unit fails if", rules.unit.fail_if, literal=True),
