@@ -13,7 +13,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from domainseg.errors import InputError, MissingInputError, UsageError, sentence
-from domainseg.quality.die_grid import DieGrid, read_die_grids
+from domainseg.images import open_image
+from domainseg.quality.die_grid import DieGrid, read_die_grids, read_die_plan
+from domainseg.quality.image_check import check_plane
 from domainseg.quality.klarf_file import read_klarf_text
 from domainseg.quality.klarf_tokens import read_bytes
 from domainseg.quality.lot import Dies, ImageCheck, Lot, Unit, defect_table, joined
@@ -21,6 +23,7 @@ from domainseg.quality.lot_klarf import UM2_PER_CM2, Origin, lot_of_klarf
 from domainseg.quality.positions import position_columns
 from domainseg.report.evidence import InspectedImage
 from domainseg.report.run_folder import OBJECTS, RECORD, image_folders, read_image, read_objects
+from domainseg.run_folder import read_record
 
 DEFECTS = "defects.parquet"
 
@@ -46,12 +49,13 @@ def read_lot(sources: Sequence[Path], *, die_grid: Path | None = None) -> Lot:
                 sentence(source, found="it named twice", wanted="each once", fix="name it once")
             )
     grids = {} if die_grid is None else read_die_grids(die_grid)
+    plan = None if die_grid is None else read_die_plan(die_grid)
     lots = []
     for source in sources:
         if source.is_file():
             lots.append(_klarf(source))
         else:
-            lots += [_run(folder, grids) for folder in image_folders(source)]
+            lots += [_run(folder, grids, plan) for folder in image_folders(source)]
     lot = joined(lots)
     for name, times in Counter(unit.name for unit in lot.units).items():
         if times > 1:
@@ -69,7 +73,7 @@ def _klarf(path: Path) -> Lot:
     return lot_of_klarf(read_klarf_text(content, path), Origin(path.name, digest))
 
 
-def _run(folder: Path, grids: dict[str, DieGrid]) -> Lot:
+def _run(folder: Path, grids: dict[str, DieGrid], plan: NDArray[np.int64] | None) -> Lot:
     image = read_image(folder)
     _ = read_objects(folder, image)  # refuses what is damaged
     path = folder / DEFECTS if (folder / DEFECTS).is_file() else folder / OBJECTS
@@ -99,22 +103,38 @@ def _run(folder: Path, grids: dict[str, DieGrid]) -> Lot:
         if image.spacing_um is None:
             image = replace(image, spacing_um=grid.spacing_um)
             columns = _columns(table, image)
-        columns |= _placed(table, grid)
-        dies = _dies(grid, image)
-    _, height, width = image.shape
+        dies = _dies(grid, image, plan)
+        columns |= _placed(table, grid, dies)
     area = None if image.inspected_um2 is None else image.inspected_um2 / UM2_PER_CM2
+    if dies is not None:  # a wafer is inspected where its dies are, whatever lies around them
+        area = len(dies) * dies.pitch_um[0] * dies.pitch_um[1] / UM2_PER_CM2
     unit = Unit(
         name=image.name,
         area_cm2=area,
         area_mpx=image.inspected_px / 1e6,
         diameter_mm=None if grid is None else grid.wafer_diameter_mm,
         dies=dies,
-        check=ImageCheck(coverage=image.inspected_px / (height * width)),
+        check=_checked(folder, image),
         source=image.name,
         sha256=image.sha256,
         about={"model": image.model.name, "model sha256": image.model.sha256},
     )
     return Lot((unit,), defect_table(columns, len(table)), image.model.classes, image.warnings)
+
+
+def _checked(folder: Path, image: InspectedImage) -> ImageCheck:
+    """Return how good the image is, of its pixels what can be told where it still is."""
+    _, height, width = image.shape
+    check = ImageCheck(coverage=image.inspected_px / (height * width))
+    described = read_record(folder)["image"]
+    try:
+        with open_image(described["path"], select=described["select"]) as opened:
+            if opened.shape != image.shape:
+                return check
+            focus, saturated = check_plane(opened)
+    except InputError:
+        return check
+    return replace(check, focus=focus, saturated=saturated)
 
 
 def _columns(table: pl.DataFrame, image: InspectedImage) -> dict[str, object]:
@@ -149,8 +169,9 @@ def _columns(table: pl.DataFrame, image: InspectedImage) -> dict[str, object]:
     }
 
 
-def _placed(table: pl.DataFrame, grid: DieGrid) -> dict[str, object]:
+def _placed(table: pl.DataFrame, grid: DieGrid, dies: Dies) -> dict[str, object]:
     at = position_columns(table, grid)
+    number = dies.number_of(at["die_x"].to_numpy(), at["die_y"].to_numpy())
     return {
         "x_um": at["wafer_x_um"],
         "y_um": at["wafer_y_um"],
@@ -158,31 +179,21 @@ def _placed(table: pl.DataFrame, grid: DieGrid) -> dict[str, object]:
         "die_y": at["die_y"],
         "die_xrel_um": at["die_xrel_um"],
         "die_yrel_um": at["die_yrel_um"],
+        "inspected": number >= 0,
     }
 
 
-def _dies(grid: DieGrid, image: InspectedImage) -> Dies:
-    """Return the dies that lie whole in the image and on the wafer."""
+def _dies(grid: DieGrid, image: InspectedImage, plan: NDArray[np.int64] | None) -> Dies:
+    """Return the dies of the plan, else those whole on the wafer, that the image shows whole."""
     _, height, width = image.shape
+    index = grid.dies(edge_exclusion_mm=0.0) if plan is None else plan
+    pitch = (grid.pitch_um[1], grid.pitch_um[0])
+    dies = Dies(index, pitch, grid.center_um, len(index))
     # Outer corners of the image, in the wafer's frame.
     corners = grid.positions(np.array([height - 0.5, -0.5]), np.array([-0.5, width - 0.5]))
-    pitch = (grid.pitch_um[1], grid.pitch_um[0])
-    low, high = (
-        (corners.x_um[i] + grid.center_um[0], corners.y_um[i] + grid.center_um[1]) for i in (0, 1)
-    )
-    spans = [
-        np.arange(np.ceil(a / p - 1e-9), np.floor(b / p + 1e-9), dtype=np.int64)
-        for a, b, p in zip(low, high, pitch, strict=True)
-    ]
-    index = np.stack(np.meshgrid(*spans, indexing="ij"), -1).reshape(-1, 2)
-    dies = Dies(index, pitch, grid.center_um, len(index))
-    inside = _on_wafer(dies, 500.0 * grid.wafer_diameter_mm)
-    return replace(dies, index=index[inside], total=int(inside.sum()))
-
-
-def _on_wafer(dies: Dies, radius_um: float) -> NDArray[np.bool_]:
-    """Return which dies have all four corners on the wafer."""
     low = dies.lower_left_um()
-    high = low + np.array(dies.pitch_um)
-    farthest = np.maximum(np.abs(low), np.abs(high))
-    return np.asarray(np.hypot(farthest[:, 0], farthest[:, 1]) <= radius_um)
+    slack = 1e-6 * np.array(pitch)
+    inside = (low >= np.array([corners.x_um[0], corners.y_um[0]]) - slack).all(1) & (
+        low + pitch <= np.array([corners.x_um[1], corners.y_um[1]]) + slack
+    ).all(1)
+    return replace(dies, index=index[inside], total=int(inside.sum()))

@@ -158,7 +158,9 @@ def _graded(lot: Lot, rules: Rules, zones: Sequence[Area]) -> pl.DataFrame:
             diameter=_diameter(table, rules),
             zone_factor=factors[place],
             zone_critical=critical[place],
-            outside=ignored[place] | _beyond_edge(lot, rules),
+            outside=ignored[place]
+            | _beyond_edge(lot, rules)
+            | ~table["inspected"].fill_null(True).to_numpy(),
         ),
         rules,
     )

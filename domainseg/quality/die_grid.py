@@ -134,6 +134,33 @@ def read_die_grids(path: Path) -> dict[str, DieGrid]:
         ) from error
 
 
+def read_die_plan(path: Path) -> NDArray[np.int64] | None:
+    """Return the dies that a ``die_grid.json`` lists as ``dies``, int64 ``(N, 2)``, ``(xi, yi)``.
+
+    None where it lists none; the file is one that `read_die_grids` has read.
+
+    Raises:
+        InputError: what it lists are no pairs of whole numbers, or one stands there twice.
+    """
+    listed = json.loads(path.read_text("utf-8")).get("dies")
+    if listed is None:
+        return None
+    pairs = isinstance(listed, list) and all(
+        isinstance(one, list) and len(one) == 2 and all(type(value) is int for value in one)
+        for one in listed
+    )
+    if not pairs or len({tuple(one) for one in listed}) < len(listed):
+        raise InputError(
+            sentence(
+                path,
+                found="dies that are no list of different [x, y]",
+                wanted="two whole numbers for each die",
+                fix="correct it",
+            )
+        )
+    return np.array(listed, np.int64).reshape(-1, 2)
+
+
 def _grid(text: Mapping[str, Any], where: Mapping[str, Any]) -> DieGrid:
     if (notch := text.get("notch", "down")) != "down":
         raise ValueError(f"notch {notch}: turn the images, and give centres with the notch down")

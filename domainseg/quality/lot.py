@@ -39,11 +39,13 @@ DEFECTS: Mapping[str, pl.DataType] = {
     "x_px": pl.Float64(),
     "y_px": pl.Float64(),
     "area_px": pl.Float64(),
+    "inspected": pl.Boolean(),
 }
 """Columns of the defects of a lot, null where not known: ``x_um`` and ``y_um`` in the unit's
 frame, ``die_xrel_um`` and ``die_yrel_um`` from the die's lower left corner, ``length_um`` along
 the centre line and ``width_um`` across it, ``x_px`` and ``y_px`` in the image, y down;
-``kill_prob`` as the inspection file gives it."""
+``kill_prob`` as the inspection file gives it, ``inspected`` false where it lies outside of what
+was to be inspected."""
 
 
 @dataclass(frozen=True, slots=True)
