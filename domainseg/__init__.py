@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from domainseg.evaluate import evaluate_model as evaluate
     from domainseg.images import open_image as open_image
     from domainseg.inspection import inspect as report
+    from domainseg.judge import judge as judge
     from domainseg.predict import predict as predict
     from domainseg.recipe import load_recipe as load_recipe
     from domainseg.train import train as train
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _FUNCTIONS = {
     "evaluate": ("domainseg.evaluate", "evaluate_model"),
     "evaluate_labels": ("domainseg.evaluate", "evaluate_labels"),
+    "judge": ("domainseg.judge", "judge"),
     "load_recipe": ("domainseg.recipe", "load_recipe"),
     "open_image": ("domainseg.images", "open_image"),
     "predict": ("domainseg.predict", "predict"),
@@ -37,6 +39,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "evaluate_labels",
+    "judge",
     "load_recipe",
     "open_image",
     "predict",

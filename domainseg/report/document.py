@@ -112,6 +112,7 @@ class Table:
         columns: one per value of a row.
         rows: each as long as ``columns``.
         shown: rows a page shows; the JSON holds all of them.
+        interactive: whether a page lets its reader sort and filter the rows, where it can.
     """
 
     id: str
@@ -119,6 +120,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
     shown: int = 400
+    interactive: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -1,15 +1,17 @@
-"""A document as one HTML file: no network, no script, nothing beside it.
+"""A document as one HTML file: no network, nothing beside it.
 
 The template escapes everything; what it is given as markup is made here: the
-style sheet of the package and drawings passed through `inline_svg`. The content
-security policy names the style sheet by its hash, so the page could not load or
-run anything even if a name from the data got through.
+style sheet and the script of the package and drawings passed through `inline_svg`.
+The content security policy names both by their hashes, so the page could not load or
+run anything else even if a name from the data got through. The script is there where a
+table asks for it; it sorts and filters rows, and without it the page says the same.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Callable
 from importlib import resources
@@ -17,8 +19,9 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from domainseg.quality.statistics import Interval
 from domainseg.report import plots
-from domainseg.report.document import TEXT, Block, Document, Figure, Picture, Value
+from domainseg.report.document import TEXT, Block, Document, Figure, Picture, Table, Value
 from domainseg.report.numbers import written
 from domainseg.report.svg import inline_svg
 from domainseg.report.visible import shortened, visible
@@ -44,14 +47,26 @@ _CELL = 64
 def render(document: Document) -> str:
     """Return the page as HTML text with a final line end; equal documents, equal text."""
     css = _BLANK.sub("\n", _packaged("page.css"))
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    script = _BLANK.sub("\n", _packaged("page.js")) if _interactive(document) else ""
     template = _environment().from_string(_packaged("page.html.j2"))
     page = template.render(
         document=document,
         css=Markup(css),  # noqa: S704 - the package's own file
-        style_hash=f"sha256-{digest}",
+        style_hash=_hash(css),
+        script=Markup(script),  # noqa: S704 - the package's own file
+        script_hash=_hash(script) if script else "",
     )
     return _BLANK.sub("\n", page).rstrip() + "\n"
+
+
+def _interactive(document: Document) -> bool:
+    blocks = (block for section in document.sections for block in section.blocks)
+    return any(isinstance(block, Table) and block.interactive for block in blocks)
+
+
+def _hash(text: str) -> str:
+    """Return what a content security policy calls an inline style or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _packaged(name: str) -> str:
@@ -72,6 +87,7 @@ def _environment() -> Environment:
         "short": _short,
         "drawing": _drawing,
         "source": _source,
+        "raw": _raw,
     }
     environment.filters.update(filters)
     environment.globals["plain"] = TEXT
@@ -85,6 +101,15 @@ def _finalised(value: object) -> object:
 
 def _kind(block: Block) -> str:
     return type(block).__name__
+
+
+def _raw(value: Value) -> str:
+    """Return a number as a script reads it; empty where it is not known."""
+    if isinstance(value, Interval):
+        return repr(float(value.low))
+    if value is None or isinstance(value, str) or math.isnan(value):
+        return ""
+    return repr(float(value))
 
 
 def _short(value: Value) -> str:

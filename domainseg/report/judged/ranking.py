@@ -25,7 +25,7 @@ from domainseg.report.document import (
 from domainseg.report.sections.wording import counted
 
 _CLASSES = 15
-_WORST = 200
+_WORST = 500
 _EDGES = tuple(float(v) for v in range(0, 101, 5))
 ALL_GRADES = (*GRADES, "review", "ignore")
 
@@ -172,7 +172,8 @@ def _worst(made: Assessment) -> list[Block]:
             "The worst defects. Severity is 100 times the product of the four factors.",
             columns,
             rows,
-            shown=40,
+            shown=_WORST,
+            interactive=True,
         )
     ]
     if len(worst) > _WORST:
