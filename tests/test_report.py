@@ -5,8 +5,10 @@ import hashlib
 import json as stdlib_json
 import re
 from html.parser import HTMLParser
+from importlib import resources
 from itertools import pairwise
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
@@ -175,6 +177,24 @@ def test_hostile_text_is_text_on_the_page() -> None:
     assert "<script>alert('1')</script>\"&␀⟨U+202E⟩{{ 7 * 7 }}␊x⟨U+D800⟩" in words
     assert page.named("img")[0]["alt"] == visible(HOSTILE)
     assert all(not name.startswith("on") for _, attributes in page.elements for name in attributes)
+
+
+def test_json_keeps_to_its_published_schema() -> None:
+    schema = stdlib_json.loads(
+        resources.files("domainseg.report").joinpath("report.schema.json").read_text("utf-8")
+    )
+    made = stdlib_json.loads(json.render(every_block("a name")))
+    jsonschema.validate(made, schema)
+    assert {
+        kind["properties"]["type"].get("const") or tuple(kind["properties"]["type"]["enum"])
+        for kind in schema["$defs"]["block"]["oneOf"]
+        if "properties" in kind
+    } >= {block["type"] for block in made["sections"][0]["blocks"]} - {
+        "table", "paragraph", "subheading", "note", "warning"
+    }  # fmt: skip
+    made["sections"][0]["blocks"][0]["more"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(made, schema)
 
 
 def test_hostile_text_is_text_in_json_and_plain_text() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from domainseg.quality.assess import Assessment
 from domainseg.report.document import Document, Section
+from domainseg.report.judged.cells import cells
 from domainseg.report.judged.definitions import definitions
+from domainseg.report.judged.images import images
 from domainseg.report.judged.places import maps, spatial
 from domainseg.report.judged.ranking import pareto, severity
 from domainseg.report.judged.verdict import verdict
@@ -21,6 +23,8 @@ def judged_document(made: Assessment, *, title: str, generator: str, footer: str
         severity(made),
         spatial(made),
         yields(made),
+        cells(made),
+        images(made),
         definitions(made),
     )
     return Document(

@@ -1,0 +1,44 @@
+"""How good the images were that the verdict rests on."""
+
+from __future__ import annotations
+
+from domainseg.quality.assess import Assessment
+from domainseg.report.document import COUNT, MEASURE, Column, Section, Table
+
+_FOCUS = (
+    "Focus is the deviation of the Laplacian over that of white noise of the same deviation: it "
+    "compares images of one kind, and is no absolute measure. Saturated are pixels at an end of "
+    "their type's range."
+)
+
+
+def images(made: Assessment) -> Section | None:
+    """Return focus, saturation and coverage of each unit; None where there are no images."""
+    seen = [unit for unit in made.lot.units if unit.check is not None or unit.failed]
+    if not seen:
+        return None
+    columns = (
+        Column("unit", "Unit"),
+        Column("inspected_mpx", "Inspected", MEASURE, "Mpx"),
+        Column("coverage_percent", "Coverage", MEASURE, "%"),
+        Column("focus", "Focus", MEASURE),
+        Column("saturated_percent", "Saturated", MEASURE, "%"),
+        Column("failed", "Could not be read", COUNT),
+    )
+    rows = tuple(
+        (
+            unit.name,
+            unit.area_mpx,
+            _percent(unit.check and unit.check.coverage),
+            unit.check and unit.check.focus,
+            _percent(unit.check and unit.check.saturated),
+            len(unit.failed),
+        )
+        for unit in seen
+    )
+    table = Table("images", f"Images behind the verdict. {_FOCUS}", columns, rows)
+    return Section("image-quality", "Image quality", (table,))
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
