@@ -85,15 +85,20 @@ def test_a_wheel_carries_recipes_cards_templates_and_types(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     for folder, ending in (("recipes", ".yaml"), ("datasets", ".toml")):
-        shipped = {f"domainseg/_{folder}/{path.name}" for path in (ROOT / folder).iterdir()}
+        shipped = {
+            f"domainseg/_{folder}/{path.relative_to(ROOT / folder).as_posix()}"
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file()
+        }
         assert shipped <= names
         assert any(name.endswith(ending) for name in shipped)
     kept = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "domainseg").rglob("*")
-        if path.is_file() and path.suffix in (".py", ".j2", ".css", ".typed")
+        if path.is_file() and path.suffix in (".py", ".j2", ".css", ".js", ".json", ".typed")
     }
-    assert {path.rpartition(".")[2] for path in kept} == {"py", "j2", "css", "typed"}
+    endings = {"py", "j2", "css", "js", "json", "typed"}
+    assert {path.rpartition(".")[2] for path in kept} == endings
     assert kept <= names
 
 

@@ -200,7 +200,7 @@ def pareto(bars: Sequence[Bar], *, title: str) -> str:
     shares = base.mark_text(align="left", dx=5, fontSize=12, color=MUTED).encode(text="share:N")
     chart = alt.layer(base.mark_bar(color=ACCENT, opacity=0.85), shares, names)
     # Room for names that a browser draws wider than they were measured.
-    room = {"left": 5 + max((len(one["name"]) for one in rows), default=0), "right": 12}
+    room = {"left": 5 + max((len(_name(one.name)) for one in bars), default=0), "right": 12}
     sized = chart.properties(width=_WIDTH - 150, height=24 * max(1, len(rows)), padding=room)
     return _drawn(sized)
 

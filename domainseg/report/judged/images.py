@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domainseg.quality.assess import Assessment
+from domainseg.quality.lot import ImageCheck
 from domainseg.report.document import COUNT, MEASURE, Column, Section, Table
 
 _FOCUS = (
@@ -29,12 +30,13 @@ def images(made: Assessment) -> Section | None:
         (
             unit.name,
             unit.area_mpx,
-            _percent(unit.check and unit.check.coverage),
-            unit.check and unit.check.focus,
-            _percent(unit.check and unit.check.saturated),
+            _percent(check.coverage),
+            check.focus,
+            _percent(check.saturated),
             len(unit.failed),
         )
         for unit in seen
+        for check in (unit.check or ImageCheck(coverage=None),)
     )
     table = Table("images", f"Images behind the verdict. {_FOCUS}", columns, rows)
     return Section("image-quality", "Image quality", (table,))
