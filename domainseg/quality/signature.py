@@ -43,6 +43,7 @@ class Limits:
     Attributes:
         near_full: share of failing dies from which on nearly all fail.
         random: share of failing dies from which on scattered ones are a pattern.
+        scattered: share of the failing dies in the largest group below which they are.
         dense: share of failing dies among a die's neighbours that makes a group.
         group: least number of dies of a group, as a share of all dies.
         rim: radius from which on a die is at the edge.
@@ -55,18 +56,19 @@ class Limits:
         elongated: least length of a scratch over its width.
     """
 
-    near_full: float = 0.7
-    random: float = 0.12
-    dense: float = 0.5
-    group: float = 0.008
-    rim: float = 0.82
-    ring: float = 0.6
-    ring_rate: float = 0.3
-    centre: float = 0.38
-    hole: float = 0.6
-    donut: float = 0.7
-    thin: float = 3.0
-    elongated: float = 4.0
+    near_full: float = 0.685
+    random: float = 0.3
+    scattered: float = 0.5
+    dense: float = 0.667
+    group: float = 0.003
+    rim: float = 0.88
+    ring: float = 0.86
+    ring_rate: float = 0.26
+    centre: float = 0.31
+    hole: float = 0.87
+    donut: float = 0.41
+    thin: float = 1.94
+    elongated: float = 2.27
 
 
 LIMITS = Limits()
@@ -152,6 +154,9 @@ def signature(index: NDArray[np.int64], failed: Mask, *, limits: Limits = LIMITS
         if wafer.rate >= limits.random:
             return Signature("Random", (rate, "failing dies form no group"))
         return Signature("none", (rate, "failing dies form no group"))
+    share = int(group.sum()) / int(failed.sum())
+    if wafer.rate >= limits.random and share < limits.scattered:
+        return Signature("Random", (rate, f"the largest group has {share:.0%} of them"))
     found, why = _named(wafer, group, limits)
     return Signature(found, (rate, *why))
 
