@@ -71,7 +71,8 @@ def judge(
         klarf_version: of the files that are written.
 
     Raises:
-        UsageError: no source, an unknown format, or rules that cannot be used.
+        UsageError: no source, an unknown format, rules that cannot be used, or ``out`` is one of
+            the sources.
         InputError: a source or a zone cannot be used.
         OutputError: a file cannot be written.
     """
@@ -81,6 +82,17 @@ def judge(
                 "formats", found=unknown[0], wanted=f"some of {', '.join(FORMATS)}", fix="change it"
             )
         )
+    folder = Path(out)
+    if folder.resolve() in {Path(one).resolve() for one in sources} and folder.is_dir():
+        # Its tables have the names of ours.
+        raise UsageError(
+            sentence(
+                folder,
+                found="the folder of a run",
+                wanted="another for the report",
+                fix="name one, such as a folder inside it",
+            )
+        )
     file = find_rules(rules)
     law = load_rules(file)
     zones = read_zones(law.zones, file.parent)
@@ -88,7 +100,6 @@ def judge(
         [Path(one) for one in sources], die_grid=None if die_grid is None else Path(die_grid)
     )
     made = assess(lot, law, zones)
-    folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -128,6 +128,19 @@ def test_a_run_without_a_die_grid_is_an_image(wafer: Path, capsys: Said) -> None
     np.testing.assert_allclose(table["y_um"], side - 5.0 * (table["y_px"] + 0.5))
 
 
+def test_a_run_of_one_image_keeps_its_own_tables_and_is_judged_again(wafer: Path) -> None:
+    (record,) = (wafer / "run").rglob("run.json")
+    folder = record.parent
+    assert run(["defects", str(folder)]) == 0
+    before = (folder / "defects.parquet").read_bytes()
+    command = ["report", str(folder), "--rules", str(wafer / "rules.yaml")]
+    for _ in range(2):
+        assert run(command) == 0
+        assert (folder / "defects.parquet").read_bytes() == before
+        assert (folder / "verdict" / "report.html").is_file()
+    assert run([*command, "-o", str(folder)]) == 2
+
+
 def test_without_a_plan_every_die_whole_on_the_wafer_is_inspected(wafer: Path) -> None:
     grid = json.loads((wafer / "made" / "die_grid.json").read_text())
     listed = len(grid.pop("dies"))

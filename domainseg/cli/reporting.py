@@ -23,6 +23,8 @@ Formats = Annotated[
         "--formats", help="With --rules: html,json,parquet,csv,klarf,g85,junit [all of them]."
     ),
 ]
+VERDICT = "verdict"
+"""Folder inside a run for what is judged of it."""
 ONLY_WITH_RULES = ("gate", "die-grid", "formats", "klarf-version")
 
 
@@ -34,7 +36,10 @@ def add_to(app: typer.Typer) -> None:
 def report(
     runs: Runs,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the files [the first run].")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder for the files [the first run; with --rules verdict in it]."
+        ),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
     rules: Annotated[
@@ -82,7 +87,7 @@ def report(
     judged = judge(
         runs,
         rules=rules,
-        out=out or runs[0],
+        out=out or runs[0] / VERDICT,
         title=title,
         formats=FORMATS if formats is None else [one.strip() for one in formats.split(",")],
         die_grid=die_grid,
