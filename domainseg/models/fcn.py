@@ -14,9 +14,9 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from domainseg.models.encoders import build_encoder_beside, feature_widths, input_scaling
+from domainseg.models.encoders import feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder
-from domainseg.models.self_similarity import check_distances, self_similarity
+from domainseg.models.self_similarity import check_distances, encoder_beside
 
 
 def bilinear_kernel(channels: int, factor: int) -> Tensor:
@@ -101,14 +101,7 @@ class FCN:
 
     def build(self, channels: int, outputs: int) -> EncoderDecoder:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
-        beside = self_similarity(channels, self.self_similarity_px)
-        encoder = build_encoder_beside(
-            self.encoder,
-            self.weights,
-            channels=channels,
-            beside=0 if beside is None else channels,
-            depth=self.depth,
-        )
+        encoder, beside = encoder_beside(self, channels)
         decoder = ScoreDecoder(feature_widths(encoder), outputs=outputs, finest=self.finest)
         return EncoderDecoder(
             encoder,

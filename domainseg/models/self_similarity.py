@@ -11,10 +11,13 @@ finds a spot in noise far sooner than a spot in a pattern that it must learn fir
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from domainseg.models.encoders import build_encoder_beside
 
 CELL = 2
 """Side in px of the cells that squares are compared in; windows are multiples of it."""
@@ -66,6 +69,48 @@ def self_similarity(channels: int, distances: tuple[int, int] | None) -> SelfSim
     if distances is None:
         return None
     return SelfSimilarity(channels, nearest=distances[0], farthest=distances[1])
+
+
+class Architecture(Protocol):
+    """What an architecture says of its encoder and of what stands beside the image."""
+
+    @property
+    def encoder(self) -> str:
+        """Name of the backbone."""
+        ...
+
+    @property
+    def weights(self) -> str | None:
+        """``imagenet`` or None."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Number of times it halves the image."""
+        ...
+
+    @property
+    def self_similarity_px(self) -> tuple[int, int] | None:
+        """Least and greatest distance, None for the image alone."""
+        ...
+
+
+def encoder_beside(
+    architecture: Architecture, channels: int
+) -> tuple[nn.Module, SelfSimilarity | None]:
+    """Return the encoder for images of ``channels``, and what stands beside them, or None.
+
+    Errors are those of `build_encoder`.
+    """
+    beside = self_similarity(channels, architecture.self_similarity_px)
+    encoder = build_encoder_beside(
+        architecture.encoder,
+        architecture.weights,
+        channels=channels,
+        beside=0 if beside is None else channels,
+        depth=architecture.depth,
+    )
+    return encoder, beside
 
 
 def residue(image: Tensor, nearest: int, farthest: int) -> Tensor:

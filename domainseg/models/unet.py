@@ -9,9 +9,9 @@ from typing import Literal, Self
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder, UnetDecoderBlock
 from torch import Tensor, nn
 
-from domainseg.models.encoders import build_encoder_beside, feature_widths, input_scaling
+from domainseg.models.encoders import feature_widths, input_scaling
 from domainseg.models.network import EncoderDecoder, output_convolution
-from domainseg.models.self_similarity import check_distances, self_similarity
+from domainseg.models.self_similarity import check_distances, encoder_beside
 
 
 def _decoder(encoder_channels: Sequence[int], decoder_channels: Sequence[int]) -> UnetDecoder:
@@ -92,14 +92,7 @@ class UNet:
 
     def build(self, channels: int, outputs: int) -> EncoderDecoder:
         """Return the network for images of ``channels`` and a head of ``outputs`` maps."""
-        beside = self_similarity(channels, self.self_similarity_px)
-        encoder = build_encoder_beside(
-            self.encoder,
-            self.weights,
-            channels=channels,
-            beside=0 if beside is None else channels,
-            depth=self.depth,
-        )
+        encoder, beside = encoder_beside(self, channels)
         decoder = (_ImageSkipDecoder if self.image_skip else _decoder)(
             feature_widths(encoder), self.decoder_channels
         )
