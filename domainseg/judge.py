@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,21 +154,30 @@ def _bytes(path: Path, content: bytes) -> Path:
 
 
 def _parquet(made: Assessment, folder: Path) -> list[Path]:
-    files = []
-    for name, table in (("defects", made.defects), ("dies", made.dies)):
-        path = folder / f"{name}.parquet"
-        with atomic_path(path) as partial:
-            table.write_parquet(partial)
-        files.append(path)
-    return files
+    tables = {"defects": made.defects, "dies": made.dies}
+    return _tables(folder, ".parquet", tables, pl.DataFrame.write_parquet)
 
 
 def _csv(made: Assessment, folder: Path) -> list[Path]:
+    tables = {"defects": made.defects, "units": made.units}
+
+    def write(table: pl.DataFrame, path: Path) -> None:
+        _without_formulas(table).write_csv(path, line_terminator="\r\n")
+
+    return _tables(folder, ".csv", tables, write)
+
+
+def _tables(
+    folder: Path,
+    ending: str,
+    tables: Mapping[str, pl.DataFrame],
+    write: Callable[[pl.DataFrame, Path], object],
+) -> list[Path]:
     files = []
-    for name, table in (("defects", made.defects), ("units", made.units)):
-        path = folder / f"{name}.csv"
+    for name, table in tables.items():
+        path = folder / f"{name}{ending}"
         with atomic_path(path) as partial:
-            _without_formulas(table).write_csv(partial, line_terminator="\r\n")
+            write(table, partial)
         files.append(path)
     return files
 
