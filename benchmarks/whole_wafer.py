@@ -112,8 +112,17 @@ def compare(truth: pl.DataFrame, calls: pl.DataFrame, pixels: Counter[tuple[int,
         if label and call:
             touched.add(call)
             best[label] = max(best.get(label, (0, 0)), (count, call))
-    false = len(calls) - len(touched)
-    print(f"{len(best) / len(truth):.3f} of the defects have a call, {false} calls have no defect")
+    false = calls.filter(~pl.col("label").is_in(list(touched)))
+    print(
+        f"{len(best) / len(truth):.3f} of the defects have a call, {len(false)} calls have no defect"
+    )
+    repeating = set(calls.filter(pl.col("repeater"))["label"].to_list())
+    single = sum(1 for _, call in best.values() if call not in repeating)
+    print(
+        f"{len(repeating)} calls lie at the same place of many dies; without them "
+        f"{single / len(truth):.3f} of the defects have a call and "
+        f"{len(false.filter(~pl.col('repeater')))} calls have no defect"
+    )
     rows = pl.DataFrame(
         [(label, call) for label, (_, call) in best.items()],
         schema={"label": pl.Int64, "call": pl.Int64},

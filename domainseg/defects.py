@@ -23,6 +23,7 @@ from domainseg.quality.calibration import Calibration
 from domainseg.quality.contrast import Ring, RingSums, contrast_columns
 from domainseg.quality.die_grid import DieGrid, read_die_grids
 from domainseg.quality.positions import position_columns
+from domainseg.quality.repeaters import repeaters
 from domainseg.recipe import recipe_from_json
 from domainseg.results import LABEL_STORE, TABLE
 from domainseg.run_folder import MAPS, RECORD, read_record
@@ -30,6 +31,8 @@ from domainseg.tiling.store import existing_store
 
 PARQUET = "defects.parquet"
 CSV = "defects.csv"
+REPEATER_PX = 3
+"""By how many pixels places of one and the same thing differ from die to die."""
 BLOCK_PX = 2048
 """Side of what is read at a time."""
 
@@ -56,6 +59,7 @@ def add_defects(
     die_grid: Path | str | None = None,
     image: Path | str | None = None,
     ring: Ring | None = None,
+    repeater_um: float | None = None,
     tell: Tell = lambda _stage, _done, _total: None,
 ) -> Defects:
     """Write ``defects.parquet`` and ``defects.csv`` of a finished run.
@@ -65,7 +69,9 @@ def add_defects(
     ``second_share``, the votes of its pixels (null where the maps were dropped);
     ``confidence``, the score calibrated as the model file says (null where it was not tuned,
     or the rules were changed since); with ``die_grid``, a ``die_grid.json``, its place on the
-    wafer and in its die. The image is read again, block by block, where it was when it was
+    wafer and in its die, ``die_repeats``, the dies that have a defect at the same place within
+    ``repeater_um`` (by default three pixels), and ``repeater``, whether they are more than
+    chance explains (`quality.repeaters`). The image is read again, block by block, where it was when it was
     predicted, or at ``image``.
 
     Raises:
@@ -99,13 +105,25 @@ def add_defects(
     parts.append(vote_columns(table, _votes(folder, record, labels, tell), classes))
     parts.append(pl.DataFrame([_confidence(record, table)]))
     if grid is not None:
-        parts.append(position_columns(table, grid))
+        at = position_columns(table, grid)
+        parts += [at, _repeats(at, grid, repeater_um)]
     made = pl.concat(parts, how="horizontal")
     with atomic_path(folder / PARQUET) as partial:
         made.write_parquet(partial)
     with atomic_path(folder / CSV) as partial:
         made.write_csv(partial)
     return Defects(folder, made)
+
+
+def _repeats(at: pl.DataFrame, grid: DieGrid, tolerance_um: float | None) -> pl.DataFrame:
+    found = repeaters(
+        at.select("die_x", "die_y").to_numpy(),
+        at.select("die_xrel_um", "die_yrel_um").to_numpy(),
+        pitch_um=(grid.pitch_um[1], grid.pitch_um[0]),
+        dies=len(grid.dies()),
+        tolerance_um=tolerance_um or REPEATER_PX * max(grid.spacing_um),
+    )
+    return pl.DataFrame({"die_repeats": found.dies, "repeater": found.repeats})
 
 
 def _grid_of(path: Path, name: str, spacing_um: Sequence[float] | None) -> DieGrid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import polars as pl
 from domainseg import __version__
 from domainseg.atomic import atomic_path, atomic_text, writing_below
 from domainseg.errors import OutputError, UsageError, sentence
-from domainseg.lots import read_lot
+from domainseg.gallery import worst_pictures
+from domainseg.graded_outlines import write_coco, write_geojson
+from domainseg.lots import read_lot, run_folders
 from domainseg.quality.assess import Assessment, Outcome, assess
 from domainseg.quality.g85 import MapHeader, write_g85
 from domainseg.quality.junit import junit_xml
@@ -21,12 +23,14 @@ from domainseg.quality.klarf_of_lot import klarf_of
 from domainseg.quality.klarf_write import write_klarf
 from domainseg.quality.lot import Unit
 from domainseg.quality.zones import read_zones
-from domainseg.report import html, json
+from domainseg.report import html, json, pdf
 from domainseg.report.judged.compose import judged_document
 from domainseg.report.wording import FOOTER
 from domainseg.rules_file import find_rules, load_rules
 
-FORMATS = ("html", "json", "parquet", "csv", "klarf", "g85", "junit")
+FORMATS = ("html", "json", "parquet", "csv", "klarf", "geojson", "coco", "g85", "junit", "pdf")
+DEFAULT_FORMATS = tuple(name for name in FORMATS if name != "pdf")
+"""What is written where nothing is asked for; the PDF needs the extra ``pdf``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,9 @@ def judge(
     rules: Path | str,
     out: Path | str,
     title: str | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = DEFAULT_FORMATS,
     die_grid: Path | str | None = None,
+    manifest: Path | str | None = None,
     klarf_version: Version = "1.2",
 ) -> Judged:
     """Write the quality report of runs and KLARF files into ``out``; equal inputs, equal bytes.
@@ -68,6 +73,7 @@ def judge(
         title: of the page; by default that of the rules, else the lot's.
         formats: some of FORMATS.
         die_grid: ``die_grid.json`` of the runs' images.
+        manifest: table of the runs' images, their units and lots (`manifest`).
         klarf_version: of the files that are written.
 
     Raises:
@@ -93,12 +99,18 @@ def judge(
                 fix="name one, such as a folder inside it",
             )
         )
+    if "pdf" in formats:
+        pdf.require()
     file = find_rules(rules)
     law = load_rules(file)
     zones = read_zones(law.zones, file.parent)
+    places = [Path(one) for one in sources]
     lot = read_lot(
-        [Path(one) for one in sources], die_grid=None if die_grid is None else Path(die_grid)
+        places,
+        die_grid=None if die_grid is None else Path(die_grid),
+        manifest=None if manifest is None else Path(manifest),
     )
+    runs = run_folders(places)
     made = assess(lot, law, zones)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +124,11 @@ def judge(
             )
         ) from error
     document = judged_document(
-        made, title=title or law.title or _title(made), generator=_generator(), footer=FOOTER
+        made,
+        title=title or law.title or _title(made),
+        generator=_generator(),
+        footer=FOOTER,
+        pictures=worst_pictures(made, runs) if {"html", "pdf"} & set(formats) else (),
     )
     writers: dict[str, Callable[[], list[Path]]] = {
         "html": lambda: [_text(folder / "report.html", html.render(document))],
@@ -120,8 +136,11 @@ def judge(
         "parquet": lambda: _parquet(made, folder),
         "csv": lambda: _csv(made, folder),
         "klarf": lambda: _klarf(made, folder, klarf_version),
+        "geojson": lambda: _geojson(made, folder, runs),
+        "coco": lambda: _coco(made, folder, runs),
         "g85": lambda: _g85(made, folder),
         "junit": lambda: [_bytes(folder / "junit.xml", junit_xml(made, name=document.title))],
+        "pdf": lambda: [_bytes(folder / "report.pdf", pdf.render(document))],
     }
     files = []
     with writing_below(folder):
@@ -203,6 +222,20 @@ def _klarf(made: Assessment, folder: Path, version: Version) -> list[Path]:
     return files
 
 
+def _geojson(made: Assessment, folder: Path, runs: Mapping[str, Path]) -> list[Path]:
+    files = []
+    for (image, run), name in zip(runs.items(), _file_names(runs), strict=True):
+        path = folder / f"{name}.geojson"
+        write_geojson(made, run, image, path)
+        files.append(path)
+    return files
+
+
+def _coco(made: Assessment, folder: Path, runs: Mapping[str, Path]) -> list[Path]:
+    path = folder / "defects.coco.json"
+    return [path] if write_coco(made, runs, path) else []
+
+
 def _g85(made: Assessment, folder: Path) -> list[Path]:
     files = []
     for unit, name in _wafers(made):
@@ -225,16 +258,21 @@ def _g85(made: Assessment, folder: Path) -> list[Path]:
 
 
 def _wafers(made: Assessment) -> list[tuple[Unit, str]]:
-    """Return each wafer with a file name of its own, safe everywhere."""
-    found: list[tuple[Unit, str]] = []
+    """Return each wafer with a file name of its own."""
+    wafers = [unit for unit in made.lot.units if unit.dies is not None]
+    names = _file_names([unit.name for unit in wafers])
+    return list(zip(wafers, names, strict=True))
+
+
+def _file_names(names: Iterable[str]) -> list[str]:
+    """Return a file name of its own for each name, safe everywhere."""
+    found: list[str] = []
     taken: set[str] = set()
-    for unit in made.lot.units:
-        if unit.dies is None:
-            continue
-        bare = re.sub(r"[^A-Za-z0-9._-]+", "-", unit.name).strip(".-")[:80] or "wafer"
+    for given in names:
+        bare = re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip(".-")[:80] or "unit"
         name, number = bare, 2
         while name.lower() in taken:
             name, number = f"{bare}-{number}", number + 1
         taken.add(name.lower())
-        found.append((unit, name))
+        found.append(name)
     return found

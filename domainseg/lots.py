@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from domainseg.errors import InputError, MissingInputError, UsageError, sentence
 from domainseg.images import open_image
+from domainseg.manifest import ImageOf, image_name, read_manifest
 from domainseg.quality.die_grid import DieGrid, read_die_grids, read_die_plan
 from domainseg.quality.image_check import check_plane
 from domainseg.quality.klarf_file import read_klarf_text
@@ -21,19 +22,24 @@ from domainseg.quality.klarf_tokens import read_bytes
 from domainseg.quality.lot import Dies, ImageCheck, Lot, Unit, defect_table, joined
 from domainseg.quality.lot_klarf import UM2_PER_CM2, Origin, lot_of_klarf
 from domainseg.quality.positions import position_columns
+from domainseg.records import Spacing
 from domainseg.report.evidence import InspectedImage
 from domainseg.report.run_folder import OBJECTS, RECORD, image_folders, read_image, read_objects
 from domainseg.run_folder import read_record
+from domainseg.units import by_unit
 
 DEFECTS = "defects.parquet"
 
 
-def read_lot(sources: Sequence[Path], *, die_grid: Path | None = None) -> Lot:
+def read_lot(
+    sources: Sequence[Path], *, die_grid: Path | None = None, manifest: Path | None = None
+) -> Lot:
     """Return the units of result files (KLARF) and of runs, in their order.
 
     Args:
         sources: KLARF files, and folders that ``predict`` wrote.
         die_grid: ``die_grid.json`` of the images of runs, which are wafers then.
+        manifest: a table that says which unit each image of the runs shows (`manifest`).
 
     Raises:
         UsageError: no source, or one that is named twice.
@@ -50,13 +56,21 @@ def read_lot(sources: Sequence[Path], *, die_grid: Path | None = None) -> Lot:
             )
     grids = {} if die_grid is None else read_die_grids(die_grid)
     plan = None if die_grid is None else read_die_plan(die_grid)
+    known = {} if manifest is None else read_manifest(manifest)
     lots = []
     for source in sources:
         if source.is_file():
             lots.append(_klarf(source))
         else:
-            lots += [_run(folder, grids, plan) for folder in image_folders(source)]
+            for folder in image_folders(source):
+                image = read_image(folder)
+                said = _said_of(image.name, known)
+                if image.spacing_um is None and said is not None and said.spacing_um is not None:
+                    image = _with_size(image, said.spacing_um)
+                lots.append(_run(folder, image, grids, plan, said))
     lot = joined(lots)
+    if known:
+        lot = by_unit(lot, known)
     for name, times in Counter(unit.name for unit in lot.units).items():
         if times > 1:
             raise InputError(
@@ -73,8 +87,47 @@ def _klarf(path: Path) -> Lot:
     return lot_of_klarf(read_klarf_text(content, path), Origin(path.name, digest))
 
 
-def _run(folder: Path, grids: dict[str, DieGrid], plan: NDArray[np.int64] | None) -> Lot:
-    image = read_image(folder)
+def run_folders(sources: Sequence[Path]) -> dict[str, Path]:
+    """Return the folder of every run among the sources, by the name of its image."""
+    folders = [f for source in sources if source.is_dir() for f in image_folders(source)]
+    return {read_image(folder).name: folder for folder in folders}
+
+
+def _said_of(name: str, known: Mapping[str, ImageOf]) -> ImageOf | None:
+    """Return what the table of images says of one; None without a table.
+
+    Raises:
+        MissingInputError: there is a table without it.
+    """
+    if not known:
+        return None
+    said = known.get(name) or known.get(image_name(name))
+    if said is None:
+        raise MissingInputError(
+            sentence(
+                name,
+                found="no row of this image in the manifest",
+                wanted="one for each image of the runs",
+                fix="add it, or leave the run out",
+            )
+        )
+    return said
+
+
+def _with_size(image: InspectedImage, spacing_um: Spacing) -> InspectedImage:
+    area = image.inspected_px * spacing_um[0] * spacing_um[1]
+    return replace(image, spacing_um=spacing_um, inspected_um2=area)
+
+
+def _run(
+    folder: Path,
+    image: InspectedImage,
+    grids: Mapping[str, DieGrid],
+    plan: NDArray[np.int64] | None,
+    said: ImageOf | None,
+) -> Lot:
+    if said is not None and said.spacing_um is not None:
+        _require_size(image, said)
     _ = read_objects(folder, image)  # refuses what is damaged
     path = folder / DEFECTS if (folder / DEFECTS).is_file() else folder / OBJECTS
     table = pl.read_parquet(path)
@@ -120,6 +173,23 @@ def _run(folder: Path, grids: dict[str, DieGrid], plan: NDArray[np.int64] | None
         about={"model": image.model.name, "model sha256": image.model.sha256},
     )
     return Lot((unit,), defect_table(columns, len(table)), image.model.classes, image.warnings)
+
+
+def _require_size(image: InspectedImage, said: ImageOf) -> None:
+    """Raise InputError where the image's own pixel size is another than the table's."""
+    assert said.spacing_um is not None
+    if image.spacing_um is not None and not np.allclose(
+        image.spacing_um, said.spacing_um, rtol=1e-3
+    ):
+        found, wanted = (f"{y:g} x {x:g} um" for y, x in (said.spacing_um, image.spacing_um))
+        raise InputError(
+            sentence(
+                f"manifest, line {said.line}",
+                found=f"pixels of {found}",
+                wanted=f"{wanted}, those of the run of {image.name}",
+                fix="correct one of them",
+            )
+        )
 
 
 def _checked(folder: Path, image: InspectedImage) -> ImageCheck:

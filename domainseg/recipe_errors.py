@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 from domainseg.errors import RecipeError, sentence
 
 Keys = tuple[str, ...]
+MOST_VALUES = 100_000
+"""Of a file; a recipe has a hundred, rules for many classes a thousand."""
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _MISSING = ("missing", "missing_argument")
@@ -94,6 +96,34 @@ class Origin:
         return line, depth
 
 
+def refuse_endless(name: str, node: yaml.Node | None) -> None:
+    """Raise RecipeError where aliases make a file hold itself, or `MOST_VALUES` and more."""
+    sizes: dict[int, int] = {}
+
+    def size(one: yaml.Node) -> int:
+        known = sizes.get(id(one))
+        if known == 0:
+            raise RecipeError(
+                f"{name}:{one.start_mark.line + 1}: found a part that holds itself, wanted none; "
+                "remove the alias."
+            )
+        if known is None:
+            sizes[id(one)] = 0
+            inner: list[yaml.Node] = []
+            if isinstance(one, yaml.SequenceNode):
+                inner = list(one.value)
+            elif isinstance(one, yaml.MappingNode):
+                inner = [value for pair in one.value for value in pair]
+            known = sizes[id(one)] = 1 + sum(size(value) for value in inner)
+        return known
+
+    if node is not None and (total := size(node)) > MOST_VALUES:
+        raise RecipeError(
+            f"{name}: found {total:.3g} values, aliases counted as often as they stand, wanted at "
+            f"most {MOST_VALUES:,}; remove some."
+        )
+
+
 def refuse_repeated_keys(name: str, node: yaml.Node | None) -> None:
     """Raise RecipeError when a section names a key twice: YAML would keep the last in silence."""
     if isinstance(node, yaml.SequenceNode):
@@ -119,8 +149,12 @@ def read_sections(file: Path, *, wanted: str) -> tuple[dict[str, Any], yaml.Node
     try:
         text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        refuse_endless(str(file), node)
         values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a date of month 13 is a ValueError
+    # A date of month 13 is a ValueError, lists in lists a thousand deep end the recursion.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, RecipeError):
+            raise
         raise RecipeError(yaml_problem(str(file), error)) from error
     refuse_repeated_keys(str(file), node)
     if not isinstance(values, dict):

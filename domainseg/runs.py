@@ -22,7 +22,7 @@ from domainseg.images import Image, image_sha256
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
 from domainseg.model_plane import ModelPlane, model_plane
-from domainseg.models.model_file import ModelCard, model_sha256
+from domainseg.models.model_file import ModelCard, find_model, model_sha256
 from domainseg.records import Sample
 from domainseg.results import write_results
 from domainseg.run_folder import (
@@ -125,7 +125,8 @@ Tell = Callable[[str, int, int], None]
 
 
 def open_model(path: Path, options: RunOptions) -> Model:
-    """Return the model file at ``path`` as ``options`` want it run."""
+    """Return the model file at ``path``, or that ships by that name, as ``options`` want it run."""
+    path = find_model(path)
     segmenter, card = open_segmenter(
         path, overrides=options.overrides, device=options.device, precision=options.precision
     )

@@ -1,9 +1,15 @@
-"""Where the recipes and data cards are that come with domainseg."""
+"""Where the recipes, data cards and models are that come with domainseg."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+
+
+def shipped_models() -> dict[str, Path]:
+    """Return the model files that come inside the package, by name."""
+    folder = Path(__file__).resolve().parent / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def shipped(folder: Literal["recipes", "datasets"]) -> Path:

@@ -15,7 +15,8 @@ from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.rates import confint_poisson
 
 from domainseg.errors import InputError
-from domainseg.quality.assess import Assessment, assess, counts_by_grade, weighted_interval
+from domainseg.quality.assess import Assessment, assess, counts_by_grade
+from domainseg.quality.lot_numbers import weighted_interval
 from domainseg.quality.klarf_file import read_klarf, read_klarf_text
 from domainseg.quality.lot import Dies, ImageCheck, Lot, Unit, defect_table
 from domainseg.quality.lot_klarf import Origin, lot_of_klarf
@@ -428,3 +429,30 @@ def test_tests_of_the_same_dies_count_their_area_once() -> None:
 def test_a_klarf_without_places_is_refused(change: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         klarf_lot(**change)
+
+
+def repeated(**repeaters: Any) -> Assessment:
+    """Return ten defects at one place of their dies, and one elsewhere, judged."""
+    dies = [(x, y) for x in range(-2, 3) for y in (-1, 0)] + [(0, 1)]
+    place = np.r_[np.full(10, 500.0), 20.0]
+    law = rules(detection={"repeaters": {"tolerance_um": 4.0, **repeaters}})
+    return assess(lot(*dies, die_xrel_um=place), law)
+
+
+def test_repeaters_are_marked_and_count_unless_the_rules_say_otherwise() -> None:
+    made = repeated()
+    assert made.defects["repeater"].to_list() == [True] * 10 + [False]
+    assert made.defects["die_repeats"].to_list() == [10] * 10 + [1]
+    assert made.defects["counts"].all()
+    made = repeated(count=False)
+    assert made.defects["grade"].to_list()[:10] == ["review"] * 10
+    assert set(made.defects["grade_reason"].head(10)) == {"at the same place of 10 dies"}
+    assert made.defects["counts"].sum() == 1
+    assert made.dies["defects"].sum() == 1
+    assert not repeated(min_dies=11).defects["repeater"].any()
+
+
+def test_without_a_rule_nothing_repeats() -> None:
+    made = assess(lot((0, 0), (1, 0), (2, 0), (-1, 0)), rules())
+    assert not made.defects["repeater"].any()
+    assert made.defects["die_repeats"].to_list() == [0] * 4

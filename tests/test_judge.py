@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -19,13 +21,17 @@ from hypothesis import strategies as st
 
 from domainseg.cli.app import run
 from domainseg.errors import DomainsegError, InputError, UsageError
-from domainseg.judge import FORMATS, judge
+from domainseg.judge import DEFAULT_FORMATS, judge
 from domainseg.quality.klarf import InspectionTest, Klarf, Table, Wafer
 from domainseg.quality.klarf_file import read_klarf
 from domainseg.quality.klarf_write import write_klarf
+from domainseg.report import json as json_renderer
+from domainseg.report import text as text_renderer
+from domainseg.report.judged.compose import judged_document
 from domainseg.report.judged.places import spots
 
 Said = pytest.CaptureFixture[str]
+GOLDEN = Path(__file__).parent / "golden"
 RULES = """schema: 1
 units: um
 classes:
@@ -149,6 +155,36 @@ def test_all_files_say_the_same(tmp_path: Path, rules: Path) -> None:
     ]
 
 
+def test_a_report_on_two_wafers_reads_as_agreed(tmp_path: Path) -> None:
+    law = RULES.replace("cluster:", "detection: {repeaters: {tolerance_um: 300}}\ncluster:")
+    files = [
+        wafer_file(tmp_path, f"{name}.001", wafer=name, count=count)
+        for name, count in (("W1", 30), ("W2", 12))
+    ]
+    made = judge(files, rules=rules_file(tmp_path, text=law), out=tmp_path / "o", formats=["csv"])
+    document = judged_document(
+        made.assessment, title="Lot L1", generator="domainseg", footer="No medical device."
+    )
+    said = text_renderer.render(document)
+    numbers = json.loads(json_renderer.render(document))
+    if os.environ.get("DOMAINSEG_WRITE_GOLDEN"):
+        (GOLDEN / "verdict.txt").write_text(said, encoding="utf-8")
+        (GOLDEN / "verdict.json").write_text(json_renderer.render(document), encoding="utf-8")
+    assert said == (GOLDEN / "verdict.txt").read_text(encoding="utf-8")
+    assert close(numbers, json.loads((GOLDEN / "verdict.json").read_text(encoding="utf-8")))
+
+
+def close(found: Any, wanted: Any) -> bool:
+    """Return whether two JSON values are equal, numbers to 1e-9."""
+    if isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(close(found[k], wanted[k]) for k in wanted)
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(close, found, wanted))
+    if isinstance(wanted, float):
+        return isinstance(found, (int, float)) and math.isclose(found, wanted, rel_tol=1e-9)
+    return bool(found == wanted)
+
+
 def test_a_klarf_that_was_written_is_reported_alike(tmp_path: Path, rules: Path) -> None:
     first = judge([wafer_file(tmp_path)], rules=rules, out=tmp_path / "one")
     again = judge([tmp_path / "one" / "L1-W1.001"], rules=rules, out=tmp_path / "two")
@@ -251,7 +287,7 @@ def test_what_is_wrong_is_one_sentence(
 
 def test_only_the_formats_that_are_asked_for_are_written(tmp_path: Path, rules: Path) -> None:
     source = wafer_file(tmp_path)
-    for name in FORMATS:
+    for name in DEFAULT_FORMATS:
         made = judge([source], rules=rules, out=tmp_path / name, formats=[name])
         assert {path.parent for path in made.files} == {tmp_path / name}
         assert len(made.files) == len(list((tmp_path / name).iterdir()))

@@ -401,3 +401,18 @@ def test_convert_and_merge_write_new_files_only(tmp_path: Path, capsys: Said) ->
     assert run(["klarf", "convert", out, out + "2", "--to", "1.1"]) == 0
     assert read_klarf(tmp_path / "out2").version == "1.1"
     assert run(["klarf", "show", str(tmp_path / "none")]) == 3
+
+
+def test_what_reading_drops_is_named() -> None:
+    klarf = read_klarf_text(MINIMAL.encode())
+    text = klarf_text(klarf, version="1.8")
+    assert losses(read_klarf_text(text), "1.8") == ()
+    strange = text.replace(
+        "Record TestRecord", 'Record ToolRecord "x" { Field A 1 {"b"} }\nRecord TestRecord', 1
+    ).replace("Field AreaPerTest", "Field Recipe 1 {7}\nField AreaPerTest", 1)
+    assert strange.count("ToolRecord") == strange.count("Recipe 1") == 1
+    for version in ("1.2", "1.8"):
+        assert losses(read_klarf_text(strange), version) == (
+            "ToolRecord of WaferRecord",
+            "Recipe of TestRecord",
+        )

@@ -66,11 +66,33 @@ def test_an_image_smaller_than_the_distances_has_a_residue_too() -> None:
     assert residue(torch.full((1, 1, 2, 2), 0.3), 8, 24).abs().max() < 1e-6
 
 
-def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = torch.rand((2, 2, 50, 64), generator=torch.Generator().manual_seed(2))
+@pytest.mark.parametrize("shape", [(2, 2, 50, 64), (1, 1, 30, 300), (1, 3, 132, 34)])
+def test_bands_and_blocks_change_nothing(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(2))
     whole = residue(image, 8, 16)
-    monkeypatch.setattr(room, "STRIP_PX", 6 * 64)
-    torch.testing.assert_close(residue(image, 8, 16), whole, rtol=0, atol=1e-6)
+    monkeypatch.setattr(room, "BAND_ROWS", 5)
+    assert torch.equal(residue(image, 8, 16), whole)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert torch.equal(residue(image, 8, 16), whole)
+
+
+@pytest.mark.parametrize("distances", [(8, 24), (1, 1), (5, 40)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_processor_and_whole_planes_make_the_same(
+    distances: tuple[int, int], channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = torch.rand((1, channels, 70, 96), generator=torch.Generator().manual_seed(8))
+    kernel = residue(image, *distances)
+    margin = distances[1] + room.CELL * room.REACH
+    mode = "reflect" if margin < 70 else "replicate"
+    padded = torch.nn.functional.pad(image, (margin,) * 4, mode=mode)
+    for strip in (room.STRIP_PX, 6 * 96):
+        monkeypatch.setattr(room, "STRIP_PX", strip)
+        planes = torch.empty_like(image[0])
+        room._in_planes(padded[0], planes, *distances)
+        torch.testing.assert_close(kernel[0], planes, rtol=0, atol=2e-6)
 
 
 def test_a_far_pixel_changes_nothing() -> None:

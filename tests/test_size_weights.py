@@ -48,13 +48,13 @@ def test_labels_may_have_gaps_and_an_image_may_be_empty() -> None:
     assert (size_weights(np.zeros((4, 4), np.int32), size_px=20) == 1).all()
 
 
-def test_weights_fade_to_one_and_what_is_ignored_stays_so() -> None:
-    weight = torch.tensor([0.0, 0.2, 1.0, 8.0])
+def test_large_objects_fade_to_one_small_ones_to_their_root_and_what_is_ignored_stays() -> None:
+    weight = torch.tensor([0.0, 0.2, 1.0, 4.0])
     torch.testing.assert_close(faded(weight, 0.0), weight)
     half = faded(weight, 0.5 * (1 - PLAIN_SHARE))
-    torch.testing.assert_close(half, weight.sqrt())
+    torch.testing.assert_close(half, torch.tensor([0.0, 0.2**0.5, 1.0, 4.0**0.75]))
     for done in (1 - PLAIN_SHARE, 1.0):
-        torch.testing.assert_close(faded(weight, done), torch.tensor([0.0, 1.0, 1.0, 1.0]))
+        torch.testing.assert_close(faded(weight, done), torch.tensor([0.0, 1.0, 1.0, 2.0]))
 
 
 @pytest.mark.parametrize("done", [0.0, 0.3, 0.9, 1.0])

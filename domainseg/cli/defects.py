@@ -19,7 +19,7 @@ COLUMNS = (
     *("label", "class", "class_share", "score", "confidence", "area_um2", "area_px"),
     *("length_um", "skeleton_length_um", "mean_width_um"),
 )
-PLACES = ("die_x", "die_y", "die_xrel_um", "die_yrel_um")
+PLACES = ("die_x", "die_y", "die_xrel_um", "die_yrel_um", "die_repeats")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,6 +36,10 @@ def defects(
     ] = None,
     image: Annotated[
         str | None, typer.Option(help="Where the image is now, if it was moved.")
+    ] = None,
+    repeater_um: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Defects of dies this near in place repeat [three pixels]."),
     ] = None,
 ) -> None:
     """Contrast, confidence and wafer position of every object; writes defects.parquet."""
@@ -58,7 +62,13 @@ def defects(
     with RunMeter() as meter:
         for done, folder in enumerate(folders):
             meter.image(done, len(folders), folder.name)
-            made.append(add_defects(folder, die_grid=die_grid, image=image, tell=meter.part))
+            made.append(add_defects(
+                    folder,
+                    die_grid=die_grid,
+                    image=image,
+                    repeater_um=repeater_um,
+                    tell=meter.part,
+                ))
         meter.image(len(folders), len(folders), "")
     _show(pl.concat([one.table for one in made], how="diagonal"), many=len(made) > 1)
     for one in made:
@@ -73,6 +83,9 @@ def _show(table: pl.DataFrame, *, many: bool) -> None:
     shown = [name for name in wanted if name in known]
     rows = table.sort("area_px", descending=True).head(SHOWN).select(shown)
     show_table(tuple(shown), [tuple(_text(value) for value in row) for row in rows.iter_rows()])
+    repeating = int(table["repeater"].sum()) if "repeater" in table.columns else 0
+    if repeating:
+        say(f"{repeating:,} of {table.height:,} lie at the same place of more dies than by chance.")
     if table.height and "confidence" not in known:
         say("no confidence: the model was not tuned, or its rules were changed since.")
 

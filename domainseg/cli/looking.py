@@ -18,13 +18,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_parts() -> None:
-    """List recipes, example rules, data cards, loaders, models and heads."""
+    """List recipes, models that ship, example rules, data cards and the parts of recipes."""
     from domainseg import catalog
     from domainseg.loaders.cards import list_cards
-    from domainseg.shipped import shipped
+    from domainseg.shipped import shipped, shipped_models
 
     rows = [
         ("recipes", ", ".join(sorted(p.stem for p in shipped("recipes").glob("*.yaml")))),
+        ("trained", ", ".join(shipped_models())),
         ("rules", ", ".join(sorted(p.stem for p in (shipped("recipes") / "rules").glob("*.yaml")))),
         ("data cards", ", ".join(list_cards())),
         ("loaders", ", ".join(catalog.names(catalog.LOADERS))),

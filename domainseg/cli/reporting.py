@@ -20,12 +20,13 @@ Runs = Annotated[
 Formats = Annotated[
     str | None,
     typer.Option(
-        "--formats", help="With --rules: html,json,parquet,csv,klarf,g85,junit [all of them]."
+        "--formats",
+        help="With --rules: html,json,parquet,csv,klarf,geojson,coco,g85,junit,pdf [all but pdf].",
     ),
 ]
 VERDICT = "verdict"
 """Folder inside a run for what is judged of it."""
-ONLY_WITH_RULES = ("gate", "die-grid", "formats", "klarf-version")
+ONLY_WITH_RULES = ("gate", "die-grid", "manifest", "formats", "klarf-version")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,13 +52,16 @@ def report(
     die_grid: Annotated[
         Path | None, typer.Option(help="die_grid.json of the images: they are wafers.")
     ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV of the images: image, unit_id, lot, step, ...")
+    ] = None,
     formats: Formats = None,
     klarf_version: Annotated[str | None, typer.Option(help="1.1, 1.2 or 1.8 [1.2].")] = None,
 ) -> None:
     """Write one self-contained page about runs; with rules, a verdict on every defect."""
     if rules is None:
         for name, given in zip(
-            ONLY_WITH_RULES, (gate, die_grid, formats, klarf_version), strict=True
+            ONLY_WITH_RULES, (gate, die_grid, manifest, formats, klarf_version), strict=True
         ):
             if given:
                 raise UsageError(
@@ -67,7 +71,7 @@ def report(
 
         say(str(inspect(runs, out=out or runs[0], title=title)))
         return
-    from domainseg.judge import FORMATS, judge
+    from domainseg.judge import DEFAULT_FORMATS, judge
     from domainseg.quality.klarf import VERSIONS
 
     if out is None and runs[0].is_file():
@@ -89,13 +93,18 @@ def report(
         rules=rules,
         out=out or runs[0] / VERDICT,
         title=title,
-        formats=FORMATS if formats is None else [one.strip() for one in formats.split(",")],
+        formats=_formats(formats) or DEFAULT_FORMATS,
         die_grid=die_grid,
+        manifest=manifest,
         klarf_version=version,
     )
     _say(judged)
     if gate:
         _leave(judged)
+
+
+def _formats(given: str | None) -> list[str]:
+    return [] if given is None else [one.strip() for one in given.split(",")]
 
 
 def _say(judged: Judged) -> None:

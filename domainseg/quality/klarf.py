@@ -150,6 +150,7 @@ class Klarf:
         timestamps: name to date and time as written: FileTimestamp, ResultTimestamp.
         fields: other statements of the file and the lot, such as DeviceID, StepID, SetupID.
         tables: other lists of the lot in 1.8.
+        dropped: what a file of 1.8 held that there is no place for here, a phrase each.
     """
 
     version: Version
@@ -164,3 +165,4 @@ class Klarf:
     timestamps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tables: Mapping[str, Table] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()

@@ -340,8 +340,8 @@ class _State:
             wrong,
             found=f"a defect of {held} values",
             fix="correct the row",
-            wanted=f"{width + (count_at >= 0)}, as DefectRecordSpec says"
-            + (", and its images" if count_at >= 0 else ""),
+            wanted=f"{width}, as DefectRecordSpec says"
+            + (", and as many images as IMAGECOUNT says" if count_at >= 0 else ""),
         )
 
     def _names(self, s: Statement) -> tuple[str, ...]:

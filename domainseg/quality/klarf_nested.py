@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,12 +21,11 @@ from domainseg.quality.klarf import (
     Wafer,
 )
 from domainseg.quality.klarf_tokens import CLOSE, COMMA, END, NUMBER, OPEN, QUOTED, WORD, Tokens
+from domainseg.quality.klarf_units import MM_NM, UM2_NM2, UM_NM, to_larger_unit
 from domainseg.records import Array
 
 DEEPEST = 32
 """Records within records; files have four."""
-MM_NM, UM_NM, UM2_NM2 = 6, 3, 6
-"""Powers of ten from a file's nanometres to millimetres, micrometres, square micrometres."""
 _PICTURES = "ImageList"
 RENAMED = {"RecipeID": "SetupID"}
 """Fields that 1.2 has another name for."""
@@ -248,6 +247,36 @@ _LOT_FIELDS = {
 _WAFER_FIELDS = {"DieOrigin", "SampleCenterLocation", "SlotNumber"}
 
 
+_KNOWN = {
+    "FileRecord": ("LotRecord",),
+    "LotRecord": ("WaferRecord",),
+    "WaferRecord": ("TestRecord", "SummaryRecord"),
+}
+"""Records that are read, by the record that they stand in."""
+_PARTS = {
+    "TestRecord": {"AreaPerTest", "SampleTestPlanList"},
+    "SummaryRecord": {"TestSummaryList"},
+}
+"""Fields and lists that are read of records of which not all are kept."""
+
+
+def _dropped(record: Record, where: str) -> Iterator[str]:
+    """Yield what a record holds that `Klarf` has no place for, a phrase each."""
+    for inner in record.records:
+        if inner.name in _KNOWN.get(record.name, ()):
+            yield from _dropped(inner, inner.name)
+        else:
+            yield f"{inner.name} of {where}"
+    kept = _PARTS.get(record.name)
+    if kept is not None:
+        for name in (*record.fields, *record.lists):
+            if name not in kept:
+                yield f"{name} of {where}"
+    if record.name == "FileRecord":
+        for name in record.lists:
+            yield f"list {name} of {where}"
+
+
 class _Meaning:
     """Reads what the tree says."""
 
@@ -296,6 +325,7 @@ class _Meaning:
             times,
             self._others(lot, _LOT_FIELDS) | self._others(root, {"FileTimestamp"}),
             self._tables(lot, {"ClassLookupList"}),
+            tuple(dict.fromkeys(_dropped(root, "file"))),
         )
 
     def _class_numbers(self, classes: Table, lot: Record) -> list[int]:
@@ -465,36 +495,3 @@ class _Meaning:
                 fix="correct it",
             )
         return values[0], values[1]
-
-
-def to_larger_unit(values: NDArray[np.float64], power: int) -> NDArray[np.float64]:
-    """Return values over 10**power: the float nearest to the decimal number that was written.
-
-    A whole number below 2**53 over a power of ten is that already; others go through decimal
-    arithmetic, so that what was written with up to 15 digits comes back the same.
-    """
-    return _shifted(values, -power)
-
-
-def to_smaller_unit(values: NDArray[np.float64], power: int) -> NDArray[np.float64]:
-    """Return values times 10**power, likewise; what is whole then is exactly whole."""
-    return _shifted(values, power)
-
-
-def _shifted(values: NDArray[np.float64], power: int) -> NDArray[np.float64]:
-    values = np.asarray(values, float)
-    if power == 0:
-        return values.copy()
-    whole = (np.abs(values) < 2**53) & (values == np.floor(values))
-    if power < 0:
-        out = values / 10.0**-power
-        exact = whole
-    else:
-        near = np.rint(values * 10.0**power)
-        # The whole number that gives back the value is what was meant.
-        exact = (np.abs(near) < 2**53) & (near / 10.0**power == values)
-        out = near
-    for i in np.flatnonzero(~exact & np.isfinite(values)).tolist():
-        out[i] = float(Decimal(repr(float(values[i]))).scaleb(power))
-    out[~np.isfinite(values)] = values[~np.isfinite(values)]
-    return out

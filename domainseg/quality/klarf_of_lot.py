@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -20,7 +22,8 @@ def klarf_of(made: Assessment, unit: Unit, *, version: Version, software: str) -
 
     KILLPROB holds the chance of a kill, CONTRAST the contrast against the ring, SEVERITY (a
     column of this software) the severity; DEFECTAREA is the area of the mask and DSIZE the
-    largest caliper diameter. REVIEWSAMPLE is 1 where someone has to look.
+    largest caliper diameter. REVIEWSAMPLE is 1 where someone has to look, REPEATER where many
+    dies have a defect at the same place.
 
     Raises:
         ValueError: the unit has no dies.
@@ -57,8 +60,8 @@ def klarf_of(made: Assessment, unit: Unit, *, version: Version, software: str) -
         "KILLPROB": mine["kill_prob"].fill_null(0.0).to_numpy(),
         "CONTRAST": _numbers(mine["contrast"]),
         "SEVERITY": mine["severity"].to_numpy(),
-        "IMAGECOUNT": nothing,
-    }
+    } | _repeats(made, mine)
+    columns["IMAGECOUNT"] = nothing
     counted = mine.filter(pl.col("counts"))
     defective = counted.select("die_x", "die_y").n_unique() if len(counted) else 0
     area = unit.area_cm2 or 0.0
@@ -72,7 +75,7 @@ def klarf_of(made: Assessment, unit: Unit, *, version: Version, software: str) -
     }
     wafer = Wafer(
         name=unit.name.rpartition("/")[2],
-        slot=int(unit.about["slot"]) if "slot" in unit.about else None,
+        slot=int(slot) if (slot := unit.about.get("slot", "")).isdecimal() else None,
         center_um=unit.dies.center_um,
         tests=(
             InspectionTest(1, area * UM2_PER_CM2, unit.dies.index if unit.dies.listed else None),
@@ -99,6 +102,13 @@ def klarf_of(made: Assessment, unit: Unit, *, version: Version, software: str) -
             "StepID": (unit.about.get("step", ""),),
         },
     )
+
+
+def _repeats(made: Assessment, mine: pl.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the column REPEATER where repeaters were looked for."""
+    if made.rules.detection.repeaters is None:
+        return {}
+    return {"REPEATER": mine["repeater"].cast(pl.Int64).to_numpy()}
 
 
 def _class_numbers(made: Assessment, unit: Unit) -> dict[str, int]:

@@ -29,7 +29,7 @@ from domainseg.quality.klarf import (
     Version,
     Wafer,
 )
-from domainseg.quality.klarf_nested import MM_NM, UM2_NM2, UM_NM, to_smaller_unit
+from domainseg.quality.klarf_units import MM_NM, UM2_NM2, UM_NM, to_smaller_unit
 from domainseg.records import Array
 
 LONGEST = 10_000
@@ -74,10 +74,11 @@ def klarf_text(klarf: Klarf, *, version: Version | None = None) -> bytes:
 
 
 def losses(klarf: Klarf, version: Version) -> tuple[str, ...]:
-    """Return what a version has no place for, a phrase each."""
+    """Return what a version has no place for, or reading dropped, a phrase each."""
     if version == "1.8":
-        return ()
-    out = [f"list {name} of the lot" for name in klarf.tables]
+        return klarf.dropped
+    out = [*klarf.dropped]
+    out += [f"list {name} of the lot" for name in klarf.tables]
     if klarf.class_codes:
         out.append(f"{len(klarf.class_codes)} class codes")
     for wafer in klarf.wafers:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from domainseg.quality.expression import Condition, parse
+from domainseg.quality.repeaters import FEWEST
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -34,6 +35,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class RepeaterRule(Section):
+    """Which defects lie at the same place of many dies (`repeaters.repeaters`).
+
+    Attributes:
+        tolerance_um: by how much places of one and the same thing differ from die to die.
+        min_dies: fewest dies that make a repeater.
+        count: whether repeaters count as any other; false = they are for review, where a
+            design is known to hold what looks like a defect.
+    """
+
+    tolerance_um: Positive
+    min_dies: Annotated[int, Field(ge=2)] = FEWEST
+    count: bool = True
+
+
 class Detection(Section):
     """Which objects are defects at all.
 
@@ -42,12 +58,14 @@ class Detection(Section):
         min_size_um: least diameter of the circle of the same area; smaller ones are ignored.
         min_size_px: the same in pixels.
         edge_exclusion_um: width of the ring at a wafer's edge that is not inspected.
+        repeaters: which repeat from die to die; null = not looked for.
     """
 
     conf_min: Share = 0.0
     min_size_um: NotNegative | None = None
     min_size_px: NotNegative | None = None
     edge_exclusion_um: NotNegative = 0.0
+    repeaters: RepeaterRule | None = None
 
 
 class ClassRule(Section):
@@ -322,6 +340,10 @@ class Rules(Section):
         if self.units == "px":
             if self.cluster is not None:
                 raise ValueError("cluster is set where units is px, and its distance is in um")
+            if self.detection.repeaters is not None:
+                raise ValueError(
+                    "detection.repeaters is set where units is px, and its tolerance is in um"
+                )
             if zone := next((z for z in self.zones if z.file and z.frame != "image"), None):
                 raise ValueError(f"zones holds '{zone.name}', whose frame is in um, not px")
 

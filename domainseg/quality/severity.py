@@ -36,6 +36,8 @@ class Measured:
         zone_factor: of the zone that it lies in.
         zone_critical: whether that zone makes it critical.
         outside: whether it lies where nobody looked, or in a zone that is ignored.
+        repeated: dies that have a defect at its place, where it is to be reviewed for that;
+            0 where not.
     """
 
     classes: Sequence[str]
@@ -46,6 +48,7 @@ class Measured:
     zone_factor: Floats
     zone_critical: Mask
     outside: Mask
+    repeated: NDArray[np.int64]
 
 
 def factor(values: Floats, *, reference: float | None, gamma: float) -> Floats:
@@ -112,6 +115,8 @@ def _grades(measured: Measured, severity: Floats, rules: Rules) -> tuple[list[st
     grade[small], reason[small] = IGNORE, f"smaller than {rules.min_size:g} {rules.units}"
     unsure = measured.confidence < rules.detection.conf_min
     grade[unsure], reason[unsure] = REVIEW, f"confidence below {rules.detection.conf_min:g}"
+    for row in np.flatnonzero(measured.repeated):
+        grade[row], reason[row] = REVIEW, f"at the same place of {measured.repeated[row]} dies"
     grade[measured.outside], reason[measured.outside] = IGNORE, "outside the inspected area"
     return grade.tolist(), reason.tolist()
 

@@ -76,6 +76,15 @@ def draw_whole(compared: Comparison) -> Pixels:
     return _draw(compared, ((0, 0), (height, width)), truth=None, predicted=None)
 
 
+def draw_object(grey: Pixels, labels: Array, label: int) -> Pixels:
+    """Return a part of an image with the outlines in it, RGB uint8, one drawn full.
+
+    ``grey`` is uint8 ``(H, W)``, ``labels`` are integers of the same shape.
+    """
+    compared = Comparison(grey, np.zeros_like(labels), labels)
+    return _draw(compared, ((0, 0), (grey.shape[0], grey.shape[1])), truth=(), predicted=(label,))
+
+
 def window_around(box: Window, *, shape: tuple[int, int]) -> Window:
     """Return the square around ``box`` with a margin, moved and cut to lie in the image."""
     (y0, x0), (y1, x1) = box

@@ -13,7 +13,8 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
@@ -44,11 +45,15 @@ _CELL = 64
 """Characters of a name in a table; the whole name is in its tooltip and in the JSON."""
 
 
-def render(document: Document) -> str:
-    """Return the page as HTML text with a final line end; equal documents, equal text."""
+def render(document: Document, *, paper: bool = False) -> str:
+    """Return the page as HTML text with a final line end; equal documents, equal text.
+
+    ``paper`` names the colours of plots instead of leaving them to the style sheet: programs
+    that print do not look there.
+    """
     css = _BLANK.sub("\n", _packaged("page.css"))
     script = _BLANK.sub("\n", _packaged("page.js")) if _interactive(document) else ""
-    template = _environment().from_string(_packaged("page.html.j2"))
+    template = _environment({} if paper else _COLOURS).from_string(_packaged("page.html.j2"))
     page = template.render(
         document=document,
         css=Markup(css),  # noqa: S704 - the package's own file
@@ -73,7 +78,7 @@ def _packaged(name: str) -> str:
     return resources.files("domainseg.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _environment() -> Environment:
+def _environment(colours: Mapping[str, str]) -> Environment:
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -85,7 +90,7 @@ def _environment() -> Environment:
         "written": written,
         "kind": _kind,
         "short": _short,
-        "drawing": _drawing,
+        "drawing": partial(_drawing, colours=colours),
         "source": _source,
         "raw": _raw,
     }
@@ -116,8 +121,8 @@ def _short(value: Value) -> str:
     return shortened(str(value), _CELL)
 
 
-def _drawing(figure: Figure) -> Markup:
-    return Markup(inline_svg(figure.svg, prefix=figure.id, colours=_COLOURS))  # noqa: S704 - cleaned
+def _drawing(figure: Figure, *, colours: Mapping[str, str]) -> Markup:
+    return Markup(inline_svg(figure.svg, prefix=figure.id, colours=colours))  # noqa: S704 - cleaned
 
 
 def _source(picture: Picture) -> str:

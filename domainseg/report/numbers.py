@@ -39,6 +39,8 @@ def _number(value: float, form: Form) -> str:
             return f"{round(value):,}"
         case "fixed":
             return _without_negative_zero(f"{value:,.{form.digits}f}")
+        case "significant" if isinstance(value, int):
+            return f"{value:,}"  # a count is exact
         case "significant":
             return _significant(value, form.digits)
         case _:

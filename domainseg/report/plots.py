@@ -50,15 +50,25 @@ class Line:
     y: tuple[float | None, ...]
 
 
-def size_histograms(edges: Sequence[float], histograms: Sequence[Histogram], *, title: str) -> str:
+def size_histograms(
+    edges: Sequence[float],
+    histograms: Sequence[Histogram],
+    *,
+    title: str,
+    limit: float | None = None,
+) -> str:
     """Return one histogram per class, one below the other, on one shared log axis.
 
     A line above the bars spans the middle half of the objects, a tick on it
-    marks the median.
+    marks the median; an upright line stands at ``limit`` where it lies on the axis.
     """
     ticks = log_ticks(edges[0], edges[-1])
+    if limit is not None and not edges[0] <= limit <= edges[-1]:
+        limit = None
     panels = [
-        _histogram(edges, one, ticks=ticks, title=title if one is histograms[-1] else "")
+        _histogram(
+            edges, one, ticks=ticks, title=title if one is histograms[-1] else "", limit=limit
+        )
         for one in histograms
     ]
     return _drawn(alt.vconcat(*panels, spacing=14))
@@ -97,10 +107,11 @@ def lines(x: Sequence[float], series: Sequence[Line], *, x_title: str, y_title: 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A stretch of a map: ``x0, y0, x1, y1`` with y up, and the colour that it is drawn in."""
+    """A stretch of a map: ``x0, y0, x1, y1`` with y up, its colour and how opaque that is."""
 
     box: tuple[float, float, float, float]
     colour: str
+    opacity: float = 0.55
 
 
 def wafer_map(
@@ -147,7 +158,7 @@ def wafer_map(
         gap = 0.6 if tall > 3 else 0.0
         parts.append(
             f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(wide - gap, 0.2):.2f}" '
-            f'height="{max(tall - gap, 0.2):.2f}" fill="{spot.colour}" fill-opacity="0.55"/>'
+            f'height="{max(tall - gap, 0.2):.2f}" fill="{spot.colour}" fill-opacity="{spot.opacity:.2g}"/>'
         )
     for x, y, colour in dots:
         x, y = at(x, y)
@@ -265,7 +276,12 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def _histogram(
-    edges: Sequence[float], one: Histogram, *, ticks: Sequence[float], title: str
+    edges: Sequence[float],
+    one: Histogram,
+    *,
+    ticks: Sequence[float],
+    title: str,
+    limit: float | None,
 ) -> alt.LayerChart | alt.FacetChart:
     bars = [
         {"low": low, "high": high, "count": count}
@@ -290,7 +306,9 @@ def _histogram(
             }
         ]
     )
+    lines = () if limit is None else (_upright(limit),)
     layers = (
+        *lines,
         alt.Chart(alt.InlineData(values=bars))
         .mark_bar(color=ACCENT, opacity=0.85)
         .encode(x=x, x2="high:Q", y=y, y2=alt.Y2(datum=0)),
@@ -303,6 +321,13 @@ def _histogram(
     )
     heading = alt.Title(_name(one.name), anchor="start", frame="group", offset=6)
     return alt.layer(*layers).properties(width=_WIDTH, height=110, title=heading)
+
+
+def _upright(at: float) -> alt.Chart:
+    data = alt.InlineData(values=[{"limit": at}])
+    return (
+        alt.Chart(data).mark_rule(color=BAD, strokeWidth=1.5, strokeDash=[4, 3]).encode(x="limit:Q")
+    )
 
 
 def _name(name: str) -> str:

@@ -4,8 +4,10 @@ The loss of a pixel knows nothing of objects: a residue of ten thousand pixels o
 hundreds of particles, and a short training never comes to see them. Weighing each object by
 the inverse of its size (Shirokikh et al. 2020, Universal Loss Reweighting to Balance Lesion
 Size Inequality in 3D Medical Image Segmentation) shows them from the first step. It also
-moves outlines, as pixels inside weigh more than those outside; so the weights fade to 1, and
-the last steps are those of the plain loss, whose probabilities are unbiased.
+moves outlines, as pixels inside weigh otherwise than those outside; so the weights of large
+objects fade to 1, and the last steps see them as the plain loss does, whose probabilities are
+unbiased. Those of small ones fade to their square root: a spot of a few pixels has an outline
+that noise decides anyway, and is to be found first of all.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from torch import Tensor
 LEAST, MOST = 0.2, 8.0
 """Bounds of a pixel's weight at the start."""
 PLAIN_SHARE = 0.1
-"""Share of the steps, the last, that see no weights."""
+"""Share of the steps, the last, whose weights no longer change."""
+SMALL_POWER = 0.5
+"""Power of the weights of small objects then; that of large ones is 0."""
 
 
 def size_weights(labels: NDArray[np.int32], *, size_px: float) -> NDArray[np.float32]:
@@ -36,7 +40,10 @@ def size_weights(labels: NDArray[np.int32], *, size_px: float) -> NDArray[np.flo
 def faded(weight: Tensor, done: float) -> Tensor:
     """Return the weights when the share ``done`` of the steps is done; 0 stays 0.
 
-    They are raised to a power that falls evenly from 1 to 0, where `PLAIN_SHARE` is left.
+    Weights are raised to a power that falls evenly: of those below 1 to 0, where `PLAIN_SHARE`
+    is left, of those above 1 to `SMALL_POWER`.
     """
     power = max(0.0, 1.0 - done / (1.0 - PLAIN_SHARE))
-    return torch.where(weight > 0, weight.clamp(min=1e-6).pow(power), weight)
+    heavy = SMALL_POWER + (1.0 - SMALL_POWER) * power
+    powers = torch.where(weight < 1, power, heavy)
+    return torch.where(weight > 0, weight.clamp(min=1e-6).pow(powers), weight)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from domainseg.quality.assess import MM2_PER_CM2, Assessment, proportion
+from domainseg.quality.assess import Assessment
+from domainseg.quality.lot_numbers import MM2_PER_CM2, proportion
 from domainseg.quality.statistics import Interval, poisson_interval, quartiles
 from domainseg.report.document import COUNT, MEASURE, RATIO, Column, Section, Table, Value
 

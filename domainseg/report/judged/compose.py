@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from domainseg.quality.assess import Assessment
-from domainseg.report.document import Document, Section
+from domainseg.report.document import Document, Picture, Section
 from domainseg.report.judged.cells import cells
 from domainseg.report.judged.definitions import definitions
 from domainseg.report.judged.images import images
-from domainseg.report.judged.places import maps, spatial
+from domainseg.report.judged.places import maps
 from domainseg.report.judged.ranking import pareto, severity
+from domainseg.report.judged.sizes import sizes
+from domainseg.report.judged.spatial import spatial
 from domainseg.report.judged.verdict import verdict
 from domainseg.report.judged.yields import yields
 from domainseg.report.sections.wording import counted
 
 
-def judged_document(made: Assessment, *, title: str, generator: str, footer: str) -> Document:
-    """Return the report; sections without anything to say are left out."""
+def judged_document(
+    made: Assessment,
+    *,
+    title: str,
+    generator: str,
+    footer: str,
+    pictures: tuple[Picture, ...] = (),
+) -> Document:
+    """Return the report; sections without anything to say are left out.
+
+    ``pictures`` are of the worst defects, the worst first.
+    """
     sections: tuple[Section | None, ...] = (
         verdict(made),
         maps(made),
         pareto(made),
-        severity(made),
+        sizes(made),
+        severity(made, pictures),
         spatial(made),
         yields(made),
         cells(made),

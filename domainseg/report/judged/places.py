@@ -1,6 +1,8 @@
-"""Where defects lie on each wafer, and whether that is chance."""
+"""Maps of wafers, one by one and all on top of each other."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -8,18 +10,13 @@ from numpy.typing import NDArray
 
 from domainseg.quality.assess import Assessment
 from domainseg.quality.lot import Dies, Unit
-from domainseg.quality.spatial import Part, parts
 from domainseg.report import plots
 from domainseg.report.document import (
-    COUNT,
-    MEASURE,
     Block,
-    Column,
     Figure,
     Paragraph,
     Section,
     Subheading,
-    Table,
 )
 from domainseg.report.sections.wording import counted
 from domainseg.report.visible import shortened
@@ -28,8 +25,8 @@ _UNITS = 8
 """Wafers with a map and tests of their own."""
 _DOTS = 2500
 """Defects that are drawn on a map, the worst first."""
-_LEVEL = 0.05
-_CELLS = 4
+_STACKED = 20_000
+"""Dies that a stacked map may have."""
 _COLOURS = {"critical": plots.BAD, "major": plots.WARN, "minor": plots.ACCENT}
 
 
@@ -45,7 +42,55 @@ def maps(made: Assessment) -> Section | None:
         blocks.append(_map(made, unit, number))
     if len(wafers) > _UNITS:
         blocks.append(Paragraph(f"The first {_UNITS} of {len(wafers):,} wafers are drawn."))
+    stack = _stacked(made, wafers)
+    if stack is not None:
+        blocks += [Subheading("All wafers on top of each other"), stack]
     return Section("map", "Map", tuple(blocks))
+
+
+def _stacked(made: Assessment, wafers: Sequence[Unit]) -> Figure | None:
+    """Return the map of how many wafers fail at each die; None where it would not add up."""
+    if len(wafers) < 2:
+        return None
+    first = wafers[0].dies
+    assert first is not None
+    for unit in wafers:
+        if unit.dies is None or not unit.dies.listed or unit.notch != wafers[0].notch:
+            return None
+        if (unit.dies.pitch_um, unit.dies.center_um) != (first.pitch_um, first.center_um):
+            return None
+    by_die = made.dies.group_by("die_x", "die_y", maintain_order=True).agg(
+        pl.len().alias("wafers"), (~pl.col("passed")).sum().alias("failed")
+    )
+    most = by_die.sort(["failed", "die_y", "die_x"], descending=[True, False, False])
+    dies = Dies(
+        by_die.select("die_x", "die_y").to_numpy(), first.pitch_um, first.center_um, len(by_die)
+    )
+    share = (by_die["failed"] / by_die["wafers"]).to_numpy()
+    if len(dies) > _STACKED:
+        return None
+    corners = dies.lower_left_um()
+    drawn = [
+        plots.Spot((x, y, x + dies.pitch_um[0], y + dies.pitch_um[1]), plots.BAD, 0.06 + 0.84 * one)
+        for (x, y), one in zip(corners.tolist(), share.tolist(), strict=True)
+    ]
+    diameter = wafers[0].diameter_mm
+    worst = "; ".join(
+        f"die {row['die_x']}, {row['die_y']} on {row['failed']}"
+        for row in most.head(3).iter_rows(named=True)
+        if row["failed"]
+    )
+    return Figure(
+        "map-stacked",
+        plots.wafer_map(
+            drawn,
+            [],
+            radius=None if diameter is None else 500.0 * diameter,
+            notch=wafers[0].notch,
+        ),
+        f"Stacked map of {len(wafers):,} wafers: {worst or 'no die fails on any'}.",
+        "The redder a die, the larger the share of wafers on which it fails.",
+    )
 
 
 def _map(made: Assessment, unit: Unit, number: int) -> Figure:
@@ -103,116 +148,3 @@ def spots(dies: Dies, passed: NDArray[np.bool_]) -> list[plots.Spot]:
 
 def _colour(passed: bool) -> str:
     return plots.IDLE if passed else plots.BAD
-
-
-def spatial(made: Assessment) -> Section | None:
-    """Return tests of rings, quadrants and sectors, and clusters; None where nothing is known."""
-    blocks: list[Block] = []
-    wafers = [
-        unit
-        for unit in made.lot.units
-        if unit.dies is not None and unit.dies.listed and unit.diameter_mm is not None
-    ]
-    for number, unit in enumerate(wafers[:_UNITS]):
-        if len(wafers) > 1:
-            blocks.append(Subheading(shortened(unit.name, 60)))
-        blocks += _tests(made, unit, number)
-    if made.rules.cluster is not None:
-        blocks.append(_clusters(made))
-    return Section("spatial", "Spatial evidence", tuple(blocks)) if blocks else None
-
-
-def _tests(made: Assessment, unit: Unit, number: int) -> list[Block]:
-    assert unit.dies is not None
-    assert unit.diameter_mm is not None
-    mine = made.defects.filter(
-        (pl.col("unit") == unit.name)
-        & pl.col("counts")
-        & pl.col("x_um").is_not_null()
-        & pl.col("y_um").is_not_null()
-    )
-    steps = (np.arange(_CELLS) + 0.5) / _CELLS
-    cell = np.stack(np.meshgrid(*(steps * p for p in unit.dies.pitch_um)), -1).reshape(-1, 2)
-    middles = (unit.dies.lower_left_um()[:, None] + cell).reshape(-1, 2)
-    radius = 500.0 * unit.diameter_mm - made.rules.detection.edge_exclusion_um
-    middles = middles[np.hypot(*middles.T) <= radius]
-    if not len(middles) or not unit.area_cm2:
-        return []
-    areas = np.full(len(middles), unit.area_cm2 / len(middles))
-    found = parts(
-        mine["x_um"].to_numpy(),
-        mine["y_um"].to_numpy(),
-        cells_um=middles,
-        cell_cm2=areas,
-        radius_um=radius,
-    )
-    unlike = [one for one in found if one.adjusted < _LEVEL]
-    if unlike:
-        named = "; ".join(_said(one) for one in sorted(unlike, key=lambda p: p.adjusted)[:6])
-        words = f"More or fewer defects than chance gives (family-wise level 5 %): {named}."
-    else:
-        words = (
-            "No ring, quadrant or sector holds more or fewer defects than chance gives "
-            "(family-wise level 5 %)."
-        )
-    return [Paragraph(words), _part_table(found, number)]
-
-
-def _said(one: Part) -> str:
-    side = "more" if one.count > one.expected else "fewer"
-    return f"{one.kind} {one.name} has {one.count:,}, {side} than {one.expected:.3g}"
-
-
-def _part_table(found: tuple[Part, ...], number: int) -> Table:
-    columns = (
-        Column("part", "Part"),
-        Column("kind", "Kind"),
-        Column("defects", "Defects", COUNT),
-        Column("expected", "Expected", MEASURE),
-        Column("density_per_cm2", "Density", MEASURE, "per cm²"),
-        Column("density_interval_per_cm2", "95 % interval", MEASURE, "per cm²"),
-        Column("p_value", "p", MEASURE),
-        Column("p_adjusted", "p, adjusted", MEASURE),
-    )
-    rows = tuple(
-        (
-            one.name,
-            one.kind,
-            one.count,
-            one.expected,
-            one.density_per_cm2,
-            one.interval,
-            one.p_value,
-            one.adjusted,
-        )
-        for one in found
-    )
-    caption = (
-        "Each part of the wafer against the rest: exact binomial test, adjusted over all parts "
-        "by the method of Holm."
-    )
-    return Table(f"parts-{number}", caption, columns, rows)
-
-
-def _clusters(made: Assessment) -> Table:
-    columns = (
-        Column("unit", "Unit"),
-        Column("defects", "Defects", COUNT),
-        Column("clusters", "Clusters", COUNT),
-        Column("in_clusters", "Defects in clusters", COUNT),
-        Column("collapsed", "Defects, a cluster as one", COUNT),
-    )
-    rows = []
-    for unit in made.lot.units:
-        mine = made.defects.filter((pl.col("unit") == unit.name) & pl.col("counts"))
-        inside = mine.filter(pl.col("cluster") > 0)
-        count = inside["cluster"].n_unique()
-        collapsed = len(mine) - len(inside) + count
-        rows.append((unit.name, len(mine), count, len(inside), collapsed))
-    assert made.rules.cluster is not None
-    eps, least = made.rules.cluster.eps_um, made.rules.cluster.min_samples
-    caption = (
-        f"Clusters of defects that count: at least {least} within {eps:g} µm of one of them. What "
-        "is left when a cluster counts once is nearer to independent events."
-    )
-    return Table("clusters", caption, columns, tuple(rows))

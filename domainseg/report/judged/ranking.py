@@ -17,7 +17,9 @@ from domainseg.report.document import (
     Column,
     Figure,
     Form,
+    Gallery,
     Paragraph,
+    Picture,
     Section,
     Table,
     Value,
@@ -99,12 +101,20 @@ def _pareto_figure(table: pl.DataFrame, total: int) -> Figure:
     )
 
 
-def severity(made: Assessment) -> Section | None:
+def severity(made: Assessment, pictures: tuple[Picture, ...] = ()) -> Section | None:
     """Return the histogram of severity and the worst defects; None without any."""
     if not len(made.defects):
         return None
-    blocks: list[Block] = [_histogram(made), *_worst(made)]
-    return Section("severity", "Severity", tuple(blocks))
+    blocks: list[Block] = [_histogram(made)]
+    if pictures:
+        caption = (
+            f"The {counted(len(pictures), 'defect')} whose grade and severity are the worst, with "
+            "the outline of each and how its severity comes about."
+            if len(pictures) > 1
+            else "The worst defect, with its outline and how its severity comes about."
+        )
+        blocks.append(Gallery("worst-pictures", pictures, size="small", caption=caption))
+    return Section("severity", "Severity", (*blocks, *_worst(made)))
 
 
 def _histogram(made: Assessment) -> Figure:
@@ -136,16 +146,19 @@ def _histogram(made: Assessment) -> Figure:
     )
 
 
-def _worst(made: Assessment) -> list[Block]:
-    seen = made.defects.filter(pl.col("grade") != "ignore")
-    if not len(seen):
-        return []
+def worst_first(defects: pl.DataFrame) -> pl.DataFrame:
+    """Return the defects that are not ignored, by grade, then severity, then their order."""
     order = pl.col("grade").replace_strict(
         {grade: i for i, grade in enumerate(ALL_GRADES)}, return_dtype=pl.Int64
     )
-    worst = seen.with_row_index("row").sort(
-        [order, pl.col("severity"), pl.col("row")], descending=[False, True, False]
-    )
+    seen = defects.filter(pl.col("grade") != "ignore").with_row_index("row")
+    return seen.sort([order, pl.col("severity"), pl.col("row")], descending=[False, True, False])
+
+
+def _worst(made: Assessment) -> list[Block]:
+    worst = worst_first(made.defects)
+    if not len(worst):
+        return []
     sized = "area_um2" if made.rules.units == "um" else "area_px"
     unit = "µm²" if made.rules.units == "um" else "px"
     columns = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from domainseg.quality.assess import Assessment, Number, RuleResult, counts_by_grade
+from domainseg.quality.assess import Assessment, RuleResult, counts_by_grade
+from domainseg.quality.lot_numbers import Number
 from domainseg.quality.rules import GRADES
 from domainseg.quality.statistics import Interval, poisson_interval
 from domainseg.report.document import (
@@ -68,6 +69,14 @@ def _metric(result: RuleResult) -> str:
     return f"{words}{of}"
 
 
+def _exact(result: RuleResult) -> float | int | None:
+    """Return the number of a rule; a count as a whole number."""
+    value = result.number.value
+    if value is not None and result.rule.metric.startswith("count"):
+        return int(value)
+    return value
+
+
 def _key_numbers(made: Assessment) -> KeyNumbers:
     areas = [unit.area_cm2 for unit in made.lot.units]
     area = None if None in areas else sum(a for a in areas if a is not None)
@@ -126,7 +135,7 @@ def _rules(results: tuple[RuleResult, ...]) -> Table:
             (
                 rule.id,
                 _metric(one),
-                one.number.value,
+                _exact(one),
                 interval,
                 rule.confidence if isinstance(interval, Interval) else None,
                 {"value": "the number", "ci_upper": "its upper end", "ci_lower": "its lower end"}[

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from domainseg.quality.assess import Assessment, proportion
+from domainseg.quality.assess import Assessment
+from domainseg.quality.lot_numbers import proportion
 from domainseg.quality.statistics import Interval
 from domainseg.quality.yields import Clustering, clustering, models
 from domainseg.report.document import (

@@ -1,0 +1,76 @@
+"""Depthwise convolutions whose gradients do not take most of a training on a processor.
+
+Under bfloat16 the processor's library has fast kernels for the forward pass and for dense
+convolutions; the gradient of a depthwise one with a stride, or of 5 x 5, falls to a reference
+loop. What is computed here is the same, by a way whose gradient is fast
+(``benchmarks/depthwise.py``).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
+from torch import Tensor, nn
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution; in training under bfloat16 on a processor it takes a detour.
+
+    Of 3 x 3 with a stride it is computed at every pixel, of which every second is kept; wider
+    ones are computed in float32. Elsewhere it is what it replaces, to the bit.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__(
+            convolution.in_channels,
+            convolution.out_channels,
+            convolution.kernel_size,  # type: ignore[arg-type]
+            groups=convolution.groups,
+            bias=convolution.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.stride, self.dilation = convolution.stride, convolution.dilation
+        self.padding = convolution.padding
+        self.same = isinstance(convolution, Conv2dSame)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name is nn.Conv2d's)
+        """Return the convolution of ``(B, C, H, W)``."""
+        if self.same:
+            padded = pad_same(input, list(self.kernel_size), self.stride, self.dilation)  # type: ignore[arg-type]
+        else:
+            padded = input
+        if not (self.training and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return self._convolved(padded, self.stride)
+        if self.kernel_size[0] > 3:
+            with torch.autocast("cpu", enabled=False):
+                made = self._convolved(padded.float(), self.stride)
+            return made.to(torch.get_autocast_dtype("cpu"))
+        every = self._convolved(padded, (1, 1))
+        return every[:, :, :: self.stride[0], :: self.stride[1]]
+
+    def _convolved(self, padded: Tensor, stride: tuple[int, ...]) -> Tensor:
+        padding = 0 if self.same else self.padding
+        return F.conv2d(padded, self.weight, self.bias, stride, padding, self.dilation, self.groups)
+
+
+def with_fast_depthwise(network: nn.Module) -> nn.Module:
+    """Replace the depthwise convolutions of ``network`` in place and return it.
+
+    Names and weights stay what they are.
+    """
+    found = [
+        (name, module)
+        for name, module in network.named_modules()
+        if type(module) in (nn.Conv2d, Conv2dSame)
+        and isinstance(module, nn.Conv2d)
+        and 1 < module.groups == module.in_channels == module.out_channels
+        and not isinstance(module.padding, str)
+        and module.padding_mode == "zeros"
+    ]
+    for name, module in found:
+        parent, _, own = name.rpartition(".")
+        setattr(network.get_submodule(parent), own, DepthwiseConv2d(module))
+    return network
