@@ -75,7 +75,7 @@ def step(made: nn.Module) -> Callable[[], None]:
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             scores = made(image)
-        F.cross_entropy(scores.float(), truth).backward()
+        F.cross_entropy(scores.float(), truth).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     return run

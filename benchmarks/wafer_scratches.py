@@ -1,6 +1,7 @@
 """Scratches that cross many tiles: is each one object, and how long is it?
 
     python benchmarks/wafer_scratches.py MODEL [--fields 6] [--side 4096] [--core-px 256]
+                                         [--set instances.threshold=0.15]
 
 Makes fields with one scratch of 1,400 to 2,000 um each, with up to two gaps, at a contrast to
 noise of 3, and runs `predict` over them in tiles. A row for each field: true length of the
@@ -65,11 +66,15 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=6)
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--core-px", type=int, default=256)
+    parser.add_argument("--set", action="append", default=[], help="key=value of the recipe")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         rows = []
         print("field      true px     tiles  objects   ratio  links")
-        for row in measured(given.model, Path(scratch), given.fields, given.side, given.core_px):
+        changes = (f"tiling.core_px={given.core_px}", *given.set)
+        for row in measured(
+            given.model, Path(scratch), given.fields, given.side, given.core_px, changes
+        ):
             print(row.text(), flush=True)
             rows.append(row)
     whole = sum(row.objects == 1 for row in rows)
@@ -80,7 +85,9 @@ def main() -> None:
     )
 
 
-def measured(model: Path, folder: Path, fields: int, side: int, core_px: int) -> Iterator[Row]:
+def measured(
+    model: Path, folder: Path, fields: int, side: int, core_px: int, changes: tuple[str, ...]
+) -> Iterator[Row]:
     """Yield a row for each field with a scratch of ten tiles or more."""
     made = folder / "made"
     options = Wafers(
@@ -100,7 +107,7 @@ def measured(model: Path, folder: Path, fields: int, side: int, core_px: int) ->
     )
     write_wafers(made, options)
     truth = pl.read_csv(made / "defects.csv")
-    told = RunOptions(overrides=(f"tiling.core_px={core_px}",))
+    told = RunOptions(overrides=changes)
     predict(model, [made / "images"], folder / "found", options=told)
     for image, length_um in zip(truth["image"], truth["skeleton_length_um"], strict=True):
         labels = tifffile.imread(made / "labels" / f"{image}.tif")

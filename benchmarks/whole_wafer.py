@@ -113,9 +113,7 @@ def compare(truth: pl.DataFrame, calls: pl.DataFrame, pixels: Counter[tuple[int,
             touched.add(call)
             best[label] = max(best.get(label, (0, 0)), (count, call))
     false = calls.filter(~pl.col("label").is_in(list(touched)))
-    print(
-        f"{len(best) / len(truth):.3f} of the defects have a call, {len(false)} calls have no defect"
-    )
+    print(f"{len(best) / len(truth):.3f} of the defects have a call, {len(false)} calls have none")
     repeating = set(calls.filter(pl.col("repeater"))["label"].to_list())
     single = sum(1 for _, call in best.values() if call not in repeating)
     print(

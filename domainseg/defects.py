@@ -71,8 +71,8 @@ def add_defects(
     or the rules were changed since); with ``die_grid``, a ``die_grid.json``, its place on the
     wafer and in its die, ``die_repeats``, the dies that have a defect at the same place within
     ``repeater_um`` (by default three pixels), and ``repeater``, whether they are more than
-    chance explains (`quality.repeaters`). The image is read again, block by block, where it was when it was
-    predicted, or at ``image``.
+    chance explains (`quality.repeaters`). The image is read again, block by block, where it was
+    when it was predicted, or at ``image``.
 
     Raises:
         MissingInputError: ``run`` is no finished run, its image is gone, or the grid is.

@@ -75,9 +75,7 @@ def _shots_of(folder: Path, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> di
     try:
         if image_sha256(described["path"]) != described["sha256"]:
             return {}
-        with open_image(
-            described["path"], select=described["select"], skip_damaged=skip
-        ) as opened:
+        with open_image(described["path"], select=described["select"], skip_damaged=skip) as opened:
             return {i: _shot(opened, planes, row, places[row["id"]]) for i, row in rows}
     except (InputError, OSError):
         return {}
@@ -125,19 +123,19 @@ def _grey(part: NDArray[Any]) -> NDArray[np.uint8]:
         low, high = np.percentile(finite, _RANGE) if finite.size else (0.0, 1.0)
         scaled = (np.nan_to_num(channel) - low) / max(float(high - low), 1e-12)
         stretched.append(np.clip(scaled, 0.0, 1.0))
-    return np.rint(255 * np.mean(stretched, axis=0)).astype(np.uint8)
+    return np.asarray(np.rint(255 * np.mean(stretched, axis=0)), np.uint8)
 
 
 def _note(defect: Mapping[str, Any]) -> str:
     """Return where the defect is, how large, and what its severity is made of."""
-    parts = [shortened(str(defect["id"]), 24)]
+    parts = [f"no. {shortened(str(defect['id']), 9)}"]
     if defect["die_x"] is not None and defect["die_y"] is not None:
         parts.append(f"die {defect['die_x']}, {defect['die_y']}")
     if defect["area_um2"] is not None:
         parts.append(f"{written(defect['area_um2'], MEASURE)} µm²")
     elif defect["area_px"] is not None:
         parts.append(f"{defect['area_px']:,.0f} px")
-    factors = " × ".join(
+    factors = " \u00d7 ".join(
         f"{word} {defect[f'{key}_factor']:.2f}"
         for word, key in (
             ("class", "weight"),
@@ -146,4 +144,4 @@ def _note(defect: Mapping[str, Any]) -> str:
             ("contrast", "contrast"),
         )
     )
-    return f"{', '.join(parts)}. Severity {defect['severity']:.1f} = 100 × {factors}"
+    return f"{', '.join(parts)}. Severity {defect['severity']:.1f} = 100 \u00d7 {factors}"

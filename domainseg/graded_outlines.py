@@ -51,7 +51,7 @@ def write_coco(made: Assessment, runs: Mapping[str, Path], path: Path) -> bool:
     if not runs or not all((run / COCO).is_file() for run in runs.values()):
         return False
     numbers = {name: i for i, name in enumerate(made.lot.classes, 1)}
-    images = []
+    images: list[dict[str, Any]] = []
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write('{"annotations": [\n')
         lines = _annotations(made, runs, numbers, images)

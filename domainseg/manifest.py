@@ -127,8 +127,10 @@ def image_name(text: str) -> str:
 
 
 _ENDINGS = frozenset(
-    f".{ending}"
-    for ending in "bmp gif jp2 jpeg jpg ndpi npy png svs tif tiff webp zarr mrxs scn qptiff".split()
+    (
+        *(".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+        *(".mrxs", ".ndpi", ".npy", ".qptiff", ".scn", ".svs", ".zarr"),
+    )
 )
 
 

@@ -32,7 +32,8 @@ def by_unit(lot: Lot, known: Mapping[str, ImageOf]) -> Lot:
     groups: dict[str, list[ImageOf]] = {}
     for said in known.values():
         groups.setdefault(said.unit, []).append(said)
-    units, named = [], {}
+    units: list[Unit] = []
+    named: dict[str, str] = {}
     for name, rows in groups.items():
         mine = [images[of_name[row.image]] for row in rows if row.image in of_name]
         failed = tuple(row.image for row in rows if row.image not in of_name)
@@ -44,7 +45,9 @@ def by_unit(lot: Lot, known: Mapping[str, ImageOf]) -> Lot:
     several = [unit for unit, rows in groups.items() if len(rows) > 1]
     defects = lot.defects.with_columns(pl.col("unit").replace(named))
     alone = ~pl.col("unit").is_in(several)
-    defects = defects.with_columns(pl.when(alone).then(pl.col(name)).alias(name) for name in IN_UNIT)
+    defects = defects.with_columns(
+        pl.when(alone).then(pl.col(name)).alias(name) for name in IN_UNIT
+    )
     order = {unit.name: i for i, unit in enumerate(units)}
     place = pl.col("unit").replace_strict(order, return_dtype=pl.Int64)
     defects = defects.sort(place, maintain_order=True)

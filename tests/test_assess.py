@@ -16,10 +16,10 @@ from statsmodels.stats.rates import confint_poisson
 
 from domainseg.errors import InputError
 from domainseg.quality.assess import Assessment, assess, counts_by_grade
-from domainseg.quality.lot_numbers import weighted_interval
 from domainseg.quality.klarf_file import read_klarf, read_klarf_text
 from domainseg.quality.lot import Dies, ImageCheck, Lot, Unit, defect_table
 from domainseg.quality.lot_klarf import Origin, lot_of_klarf
+from domainseg.quality.lot_numbers import weighted_interval
 from domainseg.quality.rules import Rules, Zone
 from domainseg.quality.zones import Area
 
@@ -450,6 +450,19 @@ def test_repeaters_are_marked_and_count_unless_the_rules_say_otherwise() -> None
     assert made.defects["counts"].sum() == 1
     assert made.dies["defects"].sum() == 1
     assert not repeated(min_dies=11).defects["repeater"].any()
+
+
+@pytest.mark.parametrize("count", [True, False])
+def test_repeaters_may_be_gated_on_whether_they_count_or_not(count: bool) -> None:
+    law = rules(
+        rule("count_repeaters", max=9),
+        detection={"repeaters": {"tolerance_um": 4.0, "count": count}},
+    )
+    dies = [(x, y) for x in range(-2, 3) for y in (-1, 0)]
+    (result,) = assess(lot(*dies), law).results
+    assert (result.number.value, result.outcome) == (10, "FAIL")
+    (result,) = assess(lot(*dies), rules(rule("count_repeaters"))).results
+    assert result.outcome == "INDETERMINATE"
 
 
 def test_without_a_rule_nothing_repeats() -> None:

@@ -57,7 +57,7 @@ def test_the_worst_are_drawn_first_with_outline_bar_and_factors(two: Path) -> No
     sides = [12, 8, 6, 4]
     for picture, side in zip(pictures, sides, strict=True):
         severity = 100 * 0.8 * side * 0.5 / 10
-        assert f"Severity {severity:.1f} = 100 × class 0.80 × zone 1.00" in picture.note
+        assert f"Severity {severity:.1f} = 100 \u00d7 class 0.80 \u00d7 zone 1.00" in picture.note
         assert f"{side * side * 0.25:.3g}".split(".")[0] in picture.note
         pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"), int)
         orange = (pixels[..., 0] > 200) & (pixels[..., 2] < 120)
@@ -74,6 +74,7 @@ def test_an_image_that_is_gone_or_another_is_not_drawn(two: Path) -> None:
     assert worst_pictures(made.assessment, runs) == ()
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_outlines_carry_grades_and_what_is_ignored_has_none(two: Path) -> None:
     (two / "rules.yaml").write_text(
         RULES + "detection: {min_size_um: 2.5}\n", encoding="utf-8"

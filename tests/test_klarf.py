@@ -408,9 +408,9 @@ def test_what_reading_drops_is_named() -> None:
     text = klarf_text(klarf, version="1.8")
     assert losses(read_klarf_text(text), "1.8") == ()
     strange = text.replace(
-        "Record TestRecord", 'Record ToolRecord "x" { Field A 1 {"b"} }\nRecord TestRecord', 1
-    ).replace("Field AreaPerTest", "Field Recipe 1 {7}\nField AreaPerTest", 1)
-    assert strange.count("ToolRecord") == strange.count("Recipe 1") == 1
+        b"Record TestRecord", b'Record ToolRecord "x" { Field A 1 {"b"} }\nRecord TestRecord', 1
+    ).replace(b"Field AreaPerTest", b"Field Recipe 1 {7}\nField AreaPerTest", 1)
+    assert strange.count(b"ToolRecord") == strange.count(b"Recipe 1") == 1
     for version in ("1.2", "1.8"):
         assert losses(read_klarf_text(strange), version) == (
             "ToolRecord of WaferRecord",

@@ -52,6 +52,7 @@ def measured(*classes: str, **changes: Any) -> Measured:
         zone_factor=np.ones(count),
         zone_critical=np.zeros(count, bool),
         outside=np.zeros(count, bool),
+        repeated=np.zeros(count, np.int64),
     )
     return replace(made, **changes)
 

@@ -62,13 +62,15 @@ def defects(
     with RunMeter() as meter:
         for done, folder in enumerate(folders):
             meter.image(done, len(folders), folder.name)
-            made.append(add_defects(
+            made.append(
+                add_defects(
                     folder,
                     die_grid=die_grid,
                     image=image,
                     repeater_um=repeater_um,
                     tell=meter.part,
-                ))
+                )
+            )
         meter.image(len(folders), len(folders), "")
     _show(pl.concat([one.table for one in made], how="diagonal"), many=len(made) > 1)
     for one in made:

@@ -57,6 +57,8 @@ class Numbers:
         name = rule.metric
         if name.startswith("density"):
             return self._density(rule, counted)
+        if name == "count_repeaters":
+            return self._repeaters(rule)
         if name.startswith("count"):
             grade = name.removeprefix("count").removeprefix("_")
             chosen = counted.filter(pl.col("grade") == grade) if grade else counted
@@ -72,6 +74,15 @@ class Numbers:
                 int(self.units["passed"].sum()), len(self.units), confidence=rule.confidence
             )
         return self._positive(rule, counted)
+
+    def _repeaters(self, rule: Accept) -> Number:
+        """Return how many repeat, those for review for that reason among them."""
+        if self.rules.detection.repeaters is None:
+            return Number(None, why="the rules do not look for repeaters")
+        chosen = self.defects.filter(pl.col("repeater") & (pl.col("grade") != "ignore"))
+        if rule.class_name is not None:
+            chosen = chosen.filter(pl.col("class") == rule.class_name)
+        return Number(float(len(chosen)))
 
     def _density(self, rule: Accept, counted: pl.DataFrame) -> Number:
         area = self.area_cm2()

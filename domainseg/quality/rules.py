@@ -200,6 +200,7 @@ Metric = Literal[
     "count_critical",
     "count_major",
     "count_minor",
+    "count_repeaters",
     "demerits",
     "die_yield",
     "unit_yield",
@@ -212,7 +213,8 @@ class Accept(Section):
 
     Attributes:
         id: name of the rule.
-        metric: number that is judged.
+        metric: number that is judged; ``count_repeaters`` counts them where they are for review
+            too.
         class_name: of the defects that it counts (``class`` in the file); null = of all.
         max: largest that passes.
         min: smallest that passes.

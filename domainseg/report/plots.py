@@ -158,7 +158,8 @@ def wafer_map(
         gap = 0.6 if tall > 3 else 0.0
         parts.append(
             f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(wide - gap, 0.2):.2f}" '
-            f'height="{max(tall - gap, 0.2):.2f}" fill="{spot.colour}" fill-opacity="{spot.opacity:.2g}"/>'
+            f'height="{max(tall - gap, 0.2):.2f}" fill="{spot.colour}" '
+            f'fill-opacity="{spot.opacity:.2g}"/>'
         )
     for x, y, colour in dots:
         x, y = at(x, y)
@@ -295,7 +296,11 @@ def _histogram(
         .axis(values=list(ticks), format="~g", grid=False, labels=bool(title), title=title or None)
     )
     # Head-room of a sixth keeps the quartile line clear of the highest bar.
-    y = alt.Y("count:Q").scale(domain=[0, top * 1.16]).axis(tickCount=3, format="~s", title=None)
+    y = (
+        alt.Y("count:Q")
+        .scale(domain=[0, top * 1.16])
+        .axis(tickCount=3, tickMinStep=1, format="~s", title=None)
+    )
     summary = alt.InlineData(
         values=[
             {
@@ -325,9 +330,9 @@ def _histogram(
 
 def _upright(at: float) -> alt.Chart:
     data = alt.InlineData(values=[{"limit": at}])
-    return (
-        alt.Chart(data).mark_rule(color=BAD, strokeWidth=1.5, strokeDash=[4, 3]).encode(x="limit:Q")
-    )
+    rule = alt.Chart(data).mark_rule(color=BAD, strokeWidth=1.5, strokeDash=[4, 3])
+    drawn: alt.Chart = rule.encode(x="limit:Q")
+    return drawn
 
 
 def _name(name: str) -> str:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 _SHARE = 0.35
 """Share of the picture's width that the bar may take."""
-_EDGE, _THICK, _TEXT = 10, 4, 15
+_EDGE, _THICK, _TEXT = 12, 7, 28
 _LIGHT, _DARK = (255, 255, 255), (0, 0, 0)
 
 
@@ -53,12 +53,12 @@ def with_scale_bar(pixels: NDArray[np.uint8], *, um_per_px: float | None) -> NDA
     )
     draw.rectangle((_EDGE, bottom - _THICK, _EDGE + long, bottom), fill=_LIGHT, width=0)
     draw.text(
-        (_EDGE, bottom - _THICK - 5),
-        length_words(length),
+        (_EDGE, bottom - _THICK - 8),
+        length_words(length).replace("µ", "u"),  # the font has no such letter
         fill=_LIGHT,
         font=ImageFont.load_default(_TEXT),
         anchor="ls",
-        stroke_width=2,
+        stroke_width=3,
         stroke_fill=_DARK,
     )
     return np.asarray(image, np.uint8)

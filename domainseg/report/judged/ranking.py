@@ -147,12 +147,14 @@ def _histogram(made: Assessment) -> Figure:
 
 
 def worst_first(defects: pl.DataFrame) -> pl.DataFrame:
-    """Return the defects that are not ignored, by grade, then severity, then their order."""
+    """Return the defects that are not ignored, by grade, severity, area, then their order."""
     order = pl.col("grade").replace_strict(
         {grade: i for i, grade in enumerate(ALL_GRADES)}, return_dtype=pl.Int64
     )
     seen = defects.filter(pl.col("grade") != "ignore").with_row_index("row")
-    return seen.sort([order, pl.col("severity"), pl.col("row")], descending=[False, True, False])
+    area = pl.coalesce("area_um2", "area_px", pl.lit(0.0))
+    by = [order, pl.col("severity"), area, pl.col("row")]
+    return seen.sort(by, descending=[False, True, True, False])
 
 
 def _worst(made: Assessment) -> list[Block]:
