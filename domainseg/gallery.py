@@ -1,4 +1,4 @@
-"""Pictures of the worst defects of a lot, from the images that they were found in."""
+"""Pictures of a lot: its worst defects, and where on each image those that count lie."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from PIL import Image as Pixels
+from PIL import ImageDraw
 
 from domainseg.errors import InputError
 from domainseg.images import image_sha256, open_image
 from domainseg.images.image import Image
 from domainseg.images.label_store import open_label_plane, plane_names
 from domainseg.quality.assess import Assessment
+from domainseg.quality.lot import Unit
+from domainseg.quality.rules import GRADES
 from domainseg.recipe import recipe_from_json
 from domainseg.report.crops import draw_object, window_around
 from domainseg.report.document import MEASURE, Picture
+from domainseg.report.judged.places import GRADE_COLOURS
 from domainseg.report.judged.ranking import worst_first
 from domainseg.report.numbers import written
-from domainseg.report.pictures import Shot, encode_within
-from domainseg.report.run_folder import OBJECTS, RECORD
+from domainseg.report.pictures import Shot, encode_within, shrink
+from domainseg.report.run_folder import (
+    OBJECTS,
+    OVERLAY,
+    RECORD,
+    picture_factor,
+    read_image,
+    read_picture,
+)
 from domainseg.report.scale_bar import with_scale_bar
 from domainseg.report.visible import shortened
 from domainseg.results import LABEL_STORE
@@ -30,6 +42,10 @@ from domainseg.run_folder import read_record
 
 SHOWN = 24
 """Defects with a picture."""
+IMAGES = 12
+"""Images with a picture of where their defects lie."""
+_DOTS = 2500
+_RADIUS = 3.5
 _BYTES = 3_000_000
 _LONGEST = 3000
 """Side of the largest part of an image that is read for a picture, px."""
@@ -59,6 +75,51 @@ def worst_pictures(made: Assessment, runs: Mapping[str, Path]) -> tuple[Picture,
         mine = [(i, row) for i, row in enumerate(rows) if row["unit"] == unit]
         shots |= _shots_of(runs[unit], mine)
     return tuple(encode_within([shots[i] for i in sorted(shots)], budget=_BYTES))
+
+
+def unit_pictures(made: Assessment, runs: Mapping[str, Path]) -> tuple[Picture, ...]:
+    """Return a small picture of each image that shows no wafer, at most `IMAGES`.
+
+    Defects that count are dots in the colours of their grades, the worst on top. The picture is
+    the overlay that ``predict`` wrote; a run without one has none.
+    """
+    shots: list[Shot] = []
+    for unit in made.lot.units:
+        for image in _images_of(made, unit):
+            folder = runs.get(image)
+            if folder is not None and len(shots) < IMAGES and (folder / OVERLAY).is_file():
+                shots.append(_dotted(made, image, folder))
+    return tuple(encode_within(shots, budget=_BYTES))
+
+
+def _images_of(made: Assessment, unit: Unit) -> list[str]:
+    """Return the images of a unit, none of a wafer, whose map is drawn."""
+    if unit.dies is not None:
+        return []
+    named = made.defects.filter(pl.col("unit") == unit.name)["image"].drop_nulls().unique()
+    return sorted({unit.name, *named.to_list()})
+
+
+def _dotted(made: Assessment, image: str, folder: Path) -> Shot:
+    shape = read_image(folder).shape[1:]
+    picture = read_picture(folder / OVERLAY, shape)
+    factor = picture_factor(picture.shape[:2], shape)
+    canvas = Pixels.fromarray(shrink(picture)).convert("L").convert("RGB")
+    scale = canvas.width / picture.shape[1] / factor
+    defects = made.defects.filter((pl.col("image") == image) & pl.col("counts"))
+    worst = worst_first(defects).head(_DOTS)
+    draw = ImageDraw.Draw(canvas)
+    for x, y, grade in reversed(worst.select("x_px", "y_px", "grade").rows()):
+        at = ((x + 0.5) * scale, (y + 0.5) * scale)
+        draw.circle(at, _RADIUS, fill=GRADE_COLOURS[grade], outline="#ffffff")
+    counts = {grade: int((defects["grade"] == grade).sum()) for grade in GRADES}
+    said = ", ".join(f"{count:,} {grade}" for grade, count in counts.items() if count)
+    return Shot(
+        np.asarray(canvas, np.uint8),
+        alt=f"{shortened(image)} with its defects as dots: {said or 'none counts'}.",
+        title=image,
+        note=said or "no defect counts",
+    )
 
 
 def _shots_of(folder: Path, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[int, Shot]:

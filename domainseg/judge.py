@@ -12,7 +12,7 @@ import polars as pl
 from domainseg import __version__
 from domainseg.atomic import atomic_path, atomic_text, writing_below
 from domainseg.errors import OutputError, UsageError, sentence
-from domainseg.gallery import worst_pictures
+from domainseg.gallery import unit_pictures, worst_pictures
 from domainseg.graded_outlines import write_coco, write_geojson
 from domainseg.lots import read_lot, run_folders
 from domainseg.quality.assess import Assessment, Outcome, assess
@@ -123,12 +123,14 @@ def judge(
                 fix="choose another output folder",
             )
         ) from error
+    shown = bool({"html", "pdf"} & set(formats))
     document = judged_document(
         made,
         title=title or law.title or _title(made),
         generator=_generator(),
         footer=FOOTER,
-        pictures=worst_pictures(made, runs) if {"html", "pdf"} & set(formats) else (),
+        pictures=worst_pictures(made, runs) if shown else (),
+        units=unit_pictures(made, runs) if shown else (),
     )
     writers: dict[str, Callable[[], list[Path]]] = {
         "html": lambda: [_text(folder / "report.html", html.render(document))],

@@ -172,7 +172,13 @@ def _run(
         sha256=image.sha256,
         about={"model": image.model.name, "model sha256": image.model.sha256},
     )
-    return Lot((unit,), defect_table(columns, len(table)), image.model.classes, image.warnings)
+    warnings = list(image.warnings)
+    if dies is not None and not len(dies):
+        warnings.append(
+            f"{image.name}: no die of its wafer lies whole in the image, so that none is inspected"
+        )
+    defects = defect_table(columns, len(table))
+    return Lot((unit,), defects, image.model.classes, tuple(warnings))
 
 
 def _require_size(image: InspectedImage, said: ImageOf) -> None:

@@ -28,6 +28,8 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Area = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+DEFAULT_THRESHOLD = 0.5
 
 
 class Section(BaseModel):
@@ -207,7 +209,8 @@ class InstanceRules(Section):
     """How maps become objects.
 
     Attributes:
-        threshold: smallest foreground probability of an object's pixel.
+        threshold: smallest foreground probability of an object's pixel; one for all, or one per
+            class (.5 where none is given): of thin objects, which a gap cuts in two, a lower one.
         split: ``prominence`` parts touching objects, ``none`` keeps connected groups;
             one for all, or one per class; null = what the head draws (``none`` for semantic).
         prominence: rise of a peak above the saddle that makes it an object of its own.
@@ -221,7 +224,7 @@ class InstanceRules(Section):
             become one, after the filters; other classes are not linked, null = none is.
     """
 
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    threshold: Probability | dict[str, Probability] = DEFAULT_THRESHOLD
     split: Splitting | dict[str, Splitting] | None = None
     prominence: Share = 0.1
     merge_classes: bool = False

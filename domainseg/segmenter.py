@@ -23,6 +23,7 @@ from domainseg.instances.basins import Decoded, DecodeOptions, decode
 from domainseg.model_plane import model_plane
 from domainseg.models.model_file import ModelCard, read_model
 from domainseg.recipe import Recipe, recipe_from_json, require_classes, with_overrides
+from domainseg.recipe_sections import DEFAULT_THRESHOLD
 from domainseg.records import Instances, Maps, Sample
 from domainseg.tiling.forward import MapMaker, Precision, forward_maps
 from domainseg.tiling.grid import Lattice, tiles
@@ -188,13 +189,19 @@ def decode_options(recipe: Recipe, classes: Sequence[str]) -> DecodeOptions:
         RecipeError: an option names a class that is not one of ``classes``.
     """
     rules = recipe.instances
-    areas, scores = rules.min_area_px, rules.min_score
+    areas, scores, least = rules.min_area_px, rules.min_score, rules.threshold
+    if isinstance(least, dict):
+        require_classes("instances.threshold", least, classes)
     if isinstance(areas, dict):
         require_classes("instances.min_area_px", areas, classes)
     if isinstance(scores, dict):
         require_classes("instances.min_score", scores, classes)
     return DecodeOptions(
-        threshold=rules.threshold,
+        threshold=(
+            tuple(least.get(name, DEFAULT_THRESHOLD) for name in classes)
+            if isinstance(least, dict)
+            else least
+        ),
         split=recipe.splits(classes),
         prominence=rules.prominence,
         merge_classes=rules.merge_classes,

@@ -177,7 +177,9 @@ def _tuned_objects(opened: Model, cases: Sequence[Case], aim: Aim, tell: Tell) -
     before = judge.evidence(options).at(0.0)
     held = preference(before, aim)
     bare = replace(options, min_score=0.0)
-    tries: list[tuple[str, tuple[Any, ...]]] = [("threshold", THRESHOLDS)]
+    tries: list[tuple[str, tuple[Any, ...]]] = []
+    if not isinstance(options.threshold, tuple):
+        tries.append(("threshold", THRESHOLDS))
     if options.split is not False and np.any(options.split):
         tries.append(("prominence", PROMINENCES))
     tries.append(("min_area_px", tuple(area_candidates(judge.areas_px()))))
@@ -192,7 +194,7 @@ def _tuned_objects(opened: Model, cases: Sequence[Case], aim: Aim, tell: Tell) -
             if tried is None:
                 continue
             found = judge.evidence(tried)
-            least = best_score(found, aim, floor=tried.threshold)
+            least = best_score(found, aim, floor=_least(tried.threshold))
             gained = preference(found.at(least), aim)
             if gained > reached:
                 best, score, reached = tried, least, gained
@@ -206,6 +208,10 @@ def _tuned_objects(opened: Model, cases: Sequence[Case], aim: Aim, tell: Tell) -
     # One limit for each class is no value of these options, and was not tried.
     rules = {name: value for name, value in rules.items() if not isinstance(value, tuple)}
     return _Chosen(rules, before, after, judge.scored(final))
+
+
+def _least(threshold: float | tuple[float, ...]) -> float:
+    return min(threshold) if isinstance(threshold, tuple) else threshold
 
 
 def _set(options: DecodeOptions, name: str, value: Any) -> DecodeOptions | None:

@@ -107,7 +107,9 @@ def random_maps(rng: Rng, classes: int, *, largest: int = 30) -> Maps:
 def random_options(rng: Rng, classes: int) -> DecodeOptions:
     areas, scores = rng.choice([0, 0, 4], classes), rng.choice([0.0, 0.0, 0.9], classes)
     each = rng.random() < 0.5
+    least = rng.choice([0.2, 0.5, 0.5, 0.85], classes)
     return DecodeOptions(
+        threshold=tuple(least.tolist()) if rng.random() < 0.4 else 0.5,
         split=tuple((rng.random(classes) < 0.6).tolist()) if rng.random() < 0.5 else True,
         prominence=float(rng.choice([0.0, 0.02, 0.3, 1.0])),
         merge_classes=bool(rng.random() < 0.5),

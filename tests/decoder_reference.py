@@ -37,18 +37,25 @@ class Layer:
         self.options = options
         self.layer = layer
         self.shape = maps.height.shape[1:]
-        quantum = foreground_quantum(options.threshold)
         self.quanta = maps.foreground[layer]
         self.height = maps.height[layer].astype(int)
         self.kind = maps.classes[layer].astype(int)
         self.pixels: list[Pixel] = [
-            (int(y), int(x)) for y, x in np.argwhere(self.quanta >= quantum)
+            (int(y), int(x))
+            for y, x in np.ndindex(*self.shape)
+            if self.quanta[y, x] >= self._quantum(int(self.kind[y, x]))
         ]
         self.inside = set(self.pixels)
         self.neighbours = {
             p: [q for q in self._around(p) if self._linked(p, q)] for p in self.pixels
         }
         self.g = {p: self._steps_to_higher(p) for p in self.pixels}
+
+    def _quantum(self, kind: int) -> int:
+        least = self.options.threshold
+        if isinstance(least, tuple):
+            return 256 if kind == UNSEEN else foreground_quantum(least[kind])
+        return foreground_quantum(least)
 
     def _around(self, p: Pixel) -> list[Pixel]:
         return [(p[0] + dy, p[1] + dx) for dy, dx in EIGHT if (p[0] + dy, p[1] + dx) in self.inside]

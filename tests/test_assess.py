@@ -167,7 +167,7 @@ def test_the_interval_of_weights_covers_as_often_as_it_says() -> None:
 
 def test_the_chance_of_a_kill_of_the_file_holds_where_the_rules_have_none() -> None:
     given = lot((0, 0), (1, 0), classes="ab", kill_prob=[0.25, 0.25])
-    made = assess(given, rules(classes={"a": {"kill_prob": 1.0}}))
+    made = assess(given, rules(classes={"a": {"kill_prob": 1.0}, "default": {}}))
     assert made.defects["kill_prob"].to_list() == [1.0, 0.25]
     unknown = assess(lot((0, 0)), rules(rule("density_killers_per_cm2")))
     assert unknown.results[0].why == "the kill probability of 1 defects is not known"
@@ -469,3 +469,45 @@ def test_without_a_rule_nothing_repeats() -> None:
     made = assess(lot((0, 0), (1, 0), (2, 0), (-1, 0)), rules())
     assert not made.defects["repeater"].any()
     assert made.defects["die_repeats"].to_list() == [0] * 4
+
+
+def test_two_defects_of_one_number_are_refused() -> None:
+    with pytest.raises(InputError, match=r"found 2 defects that share their number .* such as 7"):
+        assess(lot((0, 0), (1, 0), (2, 0), id=["7", "8", "7"]), rules())
+
+
+def test_a_class_that_no_rule_speaks_of_is_refused() -> None:
+    only = rules(classes={"a": {"weight": 1.0}})
+    assess(lot((0, 0), classes="a"), only)
+    with pytest.raises(InputError, match="class b: found no rule for it, and no default"):
+        assess(lot((0, 0), (1, 0), classes="ab"), only)
+
+
+@pytest.mark.parametrize(
+    ("frame", "box", "message"),
+    [
+        ("die", (0, 0, 1000, 2000), None),
+        ("die", (-5000, 0, 10, 10), "wanted places in a die of 1000 x 2000 um"),
+        ("die", (0, 0, 1000, 2500), "wanted places in a die of 1000 x 2000 um"),
+        ("unit", (-9000, -9000, 9000, 0), None),
+        ("unit", (6000, 6000, 7000, 7000), "wanted places within 5000 um of the wafer's centre"),
+        ("image", (-9, -9, -1, -1), "wanted pixels, y down"),
+    ],
+)
+def test_a_zone_in_the_wrong_frame_is_refused(
+    frame: Any, box: tuple[float, ...], message: str | None
+) -> None:
+    area = Area(Zone(name="z", file="z.geojson", frame=frame), shapely.box(*box), "")
+    if message is None:
+        assess(lot((0, 0)), rules(), [area])
+        return
+    with pytest.raises(InputError, match=message):
+        assess(lot((0, 0)), rules(), [area])
+
+
+def test_a_size_below_0_is_not_known_and_said() -> None:
+    made = assess(lot((0, 0), (1, 0), area_um2=[-3.0, 4.0], feret_um=[2.0, 2.0]), rules())
+    assert made.defects["area_um2"].to_list() == [None, 4.0]
+    assert made.lot.warnings == (
+        "1 defect has a size below 0, which cannot be: taken as not known",
+    )

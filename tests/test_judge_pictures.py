@@ -13,10 +13,11 @@ import pytest
 import tifffile
 from PIL import Image
 from pycocotools.coco import COCO
+from scipy.ndimage import label
 
 from domainseg.cli.app import run
 from domainseg.errors import MissingInputError, UsageError
-from domainseg.gallery import worst_pictures
+from domainseg.gallery import unit_pictures, worst_pictures
 from domainseg.judge import judge
 from domainseg.report import pdf
 from domainseg.report.scale_bar import length_words, round_length, with_scale_bar
@@ -63,7 +64,21 @@ def test_the_worst_are_drawn_first_with_outline_bar_and_factors(two: Path) -> No
         orange = (pixels[..., 0] > 200) & (pixels[..., 2] < 120)
         assert orange.sum() > 50
     page = (two / "out" / "report.html").read_text("utf-8")
-    assert page.count("data:image/png;base64") == 4
+    assert page.count("data:image/png;base64") == 4 + 2  # the two images with dots
+
+
+def test_images_that_are_no_wafers_have_their_defects_as_dots(two: Path) -> None:
+    made = judge([two / "run"], rules=two / "rules.yaml", out=two / "out", formats=["json"])
+    runs = {name: two / "run" / name for name in ("one", "two")}
+    pictures = unit_pictures(made.assessment, runs)
+    assert [picture.title for picture in pictures] == ["one", "two"]
+    assert [picture.note for picture in pictures] == ["1 major, 2 minor", "1 minor"]
+    for picture, count in zip(pictures, (3, 1), strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"), int)
+        _, dots = label(np.ptp(pixels, axis=2) > 30)
+        assert dots == count
+    (two / "run" / "one" / "overlay.png").unlink()
+    assert len(unit_pictures(made.assessment, runs)) == 1
 
 
 def test_an_image_that_is_gone_or_another_is_not_drawn(two: Path) -> None:

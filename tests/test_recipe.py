@@ -133,7 +133,7 @@ REFUSED = {
     ),
     "a limit itself, where it is out": (
         changed("  prominence: 0.2\n", "  threshold: 1\n"),
-        "r.yaml:22: instances.threshold is 1, wanted a number below 1.",
+        "r.yaml:22: instances.threshold is 1, wanted a number below 1, or a section with options.",
     ),
     "no number": (
         changed("  batch: 4\n", "  learning_rate: .inf\n"),

@@ -63,7 +63,7 @@ def test_false_objects_are_dropped_by_what_tells_them_apart(
     assert kept.threshold == tuned.rules["threshold"]
     assert kept.min_score == tuned.rules["min_score"]
     assert kept.min_area_px == tuned.rules["min_area_px"]
-    assert max(kept.threshold, float(str(kept.min_score))) > 0.72
+    assert max(float(str(kept.threshold)), float(str(kept.min_score))) > 0.72
 
 
 def test_the_model_says_how_it_was_tuned_and_tuning_again_changes_nothing(

@@ -75,7 +75,7 @@ from domainseg.instances.sums import (
     mean_scores,
 )
 from domainseg.instances.tile_graph import Box, DecodeRules, Window, graph_of_tile
-from domainseg.records import HEIGHT_MAX, MAX_CLASSES, Maps, foreground_quantum
+from domainseg.records import HEIGHT_MAX, MAX_CLASSES, UNSEEN, Maps, foreground_quantum
 
 Result = TypeVar("Result")
 
@@ -89,7 +89,8 @@ class DecodeOptions:
     """How maps become objects.
 
     Attributes:
-        threshold: foreground probability of an object's pixels, between 0 and 1.
+        threshold: foreground probability of an object's pixels, between 0 and 1, of all classes
+            or of each.
         split: whether touching objects are split by prominence, for all classes
             or for each; an object of a class that is not is a connected component.
         prominence: rise of a peak above the saddle to its neighbour, in heights
@@ -106,7 +107,7 @@ class DecodeOptions:
         UsageError: when a number is outside its range.
     """
 
-    threshold: float = 0.5
+    threshold: float | tuple[float, ...] = 0.5
     split: tuple[bool, ...] | bool = True
     prominence: float = 0.05
     merge_classes: bool = False
@@ -117,7 +118,8 @@ class DecodeOptions:
     link_px: tuple[int | None, ...] | None = None
 
     def __post_init__(self) -> None:
-        _require("threshold", self.threshold, 0 < self.threshold < 1, "between 0 and 1")
+        for threshold in _each(self.threshold):
+            _require("threshold", threshold, 0 < threshold < 1, "between 0 and 1")
         _require("prominence", self.prominence, 0 <= self.prominence <= 1, "from 0 to 1")
         scores, areas = _each(self.min_score), _each(self.min_area_px)
         for score in scores:
@@ -138,13 +140,28 @@ class DecodeOptions:
         plain = np.zeros(256, np.uint8)
         plain[: len(split)] = ~np.array(split, bool)
         return DecodeRules(
-            quantum=foreground_quantum(self.threshold),
+            quantum=self.quantum,
             limit=max(1, math.ceil(self.prominence * HEIGHT_MAX)),
             plain=plain,
             bridged=self.merge_classes,
             fill_holes=self.fill_holes,
             evidence=evidence_table(),
+            quanta=self.quanta(),
         )
+
+    @property
+    def quantum(self) -> int:
+        """The least quantum that is foreground of any class."""
+        return min(foreground_quantum(threshold) for threshold in _each(self.threshold))
+
+    def quanta(self) -> NDArray[np.uint16] | None:
+        """Return the least quantum of each class, uint16 ``(256,)``; None where all have one."""
+        if not isinstance(self.threshold, tuple):
+            return None
+        quanta = np.full(256, self.quantum, np.uint16)
+        quanta[UNSEEN] = 256  # no pixel has as many
+        quanta[: len(self.threshold)] = [foreground_quantum(one) for one in self.threshold]
+        return quanta
 
     def filter(self) -> ObjectFilter:
         """Return which objects are kept."""
@@ -220,7 +237,7 @@ def decode_tiles(maps: Maps, options: DecodeOptions, cores: Sequence[Box]) -> De
     with ThreadPoolExecutor(threads) as pool:
         spread = partial(_spread, pool if threads > 1 else None)
         for layer in layers:
-            window = Window.of_layer(maps, layer)
+            window = rules.gated(Window.of_layer(maps, layer))
             tiles = spread(partial(graph_of_tile, window, rules=rules), cores)
             mosaic = join_tiles(tiles, limit=rules.limit, keep=keep)
             numbers = [numbers_of_nodes(nodes, first=count + 1) for nodes in mosaic.objects]
@@ -298,7 +315,8 @@ def check_classes(
     """
     if isinstance(options.split, bool):
         return
-    claimed = classes[foreground >= foreground_quantum(options.threshold)]
+    quanta = options.quanta()
+    claimed = classes[foreground >= (options.quantum if quanta is None else quanta[classes])]
     largest = int(claimed.max(initial=0))
     if len(claimed) and largest >= len(options.split):
         raise InputError(

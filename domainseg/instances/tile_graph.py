@@ -8,7 +8,7 @@ the labels to write the objects in the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class DecodeRules:
 
     Attributes:
         quantum: smallest foreground quantum of an object.
+        quanta: uint16 ``(256,)``, the same of each class; None where it is one for all.
         limit: height in quanta by which a peak must rise above a saddle to stay apart.
         plain: uint8 ``(256,)``, 1 for a class whose objects are not split.
         bridged: whether pixels of different classes connect.
@@ -44,6 +45,17 @@ class DecodeRules:
     bridged: bool
     fill_holes: bool
     evidence: NDArray[np.int64]
+    quanta: NDArray[np.uint16] | None = None
+
+    def gated(self, window: Window) -> Window:
+        """Return the window with background where a pixel falls short of its own class.
+
+        It looks at one pixel at a time, so that the tiling cannot matter.
+        """
+        if self.quanta is None:
+            return window
+        enough = window.foreground >= self.quanta[window.classes]
+        return replace(window, foreground=np.where(enough, window.foreground, np.uint8(0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from domainseg.quality.lot import ImageCheck, Lot, Unit
+from domainseg.quality.lot_checks import checked
 from domainseg.quality.lot_numbers import Number, Numbers
 from domainseg.quality.repeaters import repeaters
 from domainseg.quality.rules import GRADES, Accept, Measure, Rules
@@ -85,7 +86,12 @@ class Assessment:
 
 
 def assess(lot: Lot, rules: Rules, zones: Sequence[Area] = ()) -> Assessment:
-    """Return the verdict on a lot; ``zones`` are those of the rules, read."""
+    """Return the verdict on a lot; ``zones`` are those of the rules, read.
+
+    Raises:
+        InputError: lot, rules and zones do not go together (`lot_checks.checked`).
+    """
+    lot = checked(lot, rules, zones)
     lot = replace(lot, units=tuple(_less_left_out(unit, rules, zones) for unit in lot.units))
     defects = _graded(lot, rules, zones)
     dies = _die_verdicts(lot, defects, rules)

@@ -187,7 +187,7 @@ def _number_layer(
         (y0, x0), (y1, x1) = box
         window = store.window(layer, ((y0 - MARGIN, x0 - MARGIN), (y1 + MARGIN, x1 + MARGIN)))
         check_classes(window.foreground, window.classes, options)
-        residue, painted = settle(graph_of_tile(window, box, rules), keep=keep)
+        residue, painted = settle(graph_of_tile(rules.gated(window), box, rules), keep=keep)
         codes[layer, y0:y1, x0:x1] = painted
         return residue
 

@@ -23,14 +23,15 @@ def judged_document(
     generator: str,
     footer: str,
     pictures: tuple[Picture, ...] = (),
+    units: tuple[Picture, ...] = (),
 ) -> Document:
     """Return the report; sections without anything to say are left out.
 
-    ``pictures`` are of the worst defects, the worst first.
+    ``pictures`` are of the worst defects, the worst first, ``units`` of what is no wafer.
     """
     sections: tuple[Section | None, ...] = (
         verdict(made),
-        maps(made),
+        maps(made, units),
         pareto(made),
         sizes(made),
         severity(made, pictures),

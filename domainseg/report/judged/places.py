@@ -14,7 +14,9 @@ from domainseg.report import plots
 from domainseg.report.document import (
     Block,
     Figure,
+    Gallery,
     Paragraph,
+    Picture,
     Section,
     Subheading,
 )
@@ -25,17 +27,24 @@ _UNITS = 8
 """Wafers with a map and tests of their own."""
 _DOTS = 2500
 """Defects that are drawn on a map, the worst first."""
+_DOTTED = (
+    "What was inspected, in grey, with the outlines of all objects. Dots are defects that count: "
+    "red critical, brown major, blue-green minor."
+)
 _STACKED = 20_000
 """Dies that a stacked map may have."""
-_COLOURS = {"critical": plots.BAD, "major": plots.WARN, "minor": plots.ACCENT}
+GRADE_COLOURS = {"critical": plots.BAD, "major": plots.WARN, "minor": plots.ACCENT}
 
 
-def maps(made: Assessment) -> Section | None:
-    """Return a map of every wafer, the first `_UNITS`; None without a wafer."""
+def maps(made: Assessment, pictures: tuple[Picture, ...] = ()) -> Section | None:
+    """Return a map of every wafer, the first `_UNITS`, and pictures of other units.
+
+    None where there is neither.
+    """
     wafers = [unit for unit in made.lot.units if unit.dies is not None]
-    if not wafers:
-        return None
     blocks: list[Block] = []
+    if pictures:
+        blocks.append(Gallery("units", pictures, size="large", caption=_DOTTED))
     for number, unit in enumerate(wafers[:_UNITS]):
         if len(wafers) > 1:
             blocks.append(Subheading(shortened(unit.name, 60)))
@@ -45,7 +54,7 @@ def maps(made: Assessment) -> Section | None:
     stack = _stacked(made, wafers)
     if stack is not None:
         blocks += [Subheading("All wafers on top of each other"), stack]
-    return Section("map", "Map", tuple(blocks))
+    return Section("map", "Map", tuple(blocks)) if blocks else None
 
 
 def _stacked(made: Assessment, wafers: Sequence[Unit]) -> Figure | None:
@@ -100,7 +109,7 @@ def _map(made: Assessment, unit: Unit, number: int) -> Figure:
     defects = made.defects.filter((pl.col("unit") == unit.name) & pl.col("counts"))
     worst = defects.sort("severity", descending=True).head(_DOTS)
     dots = [
-        (x, y, _COLOURS[grade])
+        (x, y, GRADE_COLOURS[grade])
         for x, y, grade in reversed(worst.select("x_um", "y_um", "grade").rows())
         if x is not None and y is not None
     ]

@@ -164,7 +164,7 @@ def _worst(made: Assessment) -> list[Block]:
     sized = "area_um2" if made.rules.units == "um" else "area_px"
     unit = "µm²" if made.rules.units == "um" else "px"
     columns = (
-        Column("id", "Defect"),
+        Column("rank", "Rank", COUNT),
         Column("unit", "Unit"),
         Column("class", "Class"),
         Column("die_x", "Die x", COUNT),
@@ -179,8 +179,10 @@ def _worst(made: Assessment) -> list[Block]:
         Column("contrast_factor", "Contrast", MEASURE),
         Column("grade", "Grade"),
         Column("grade_reason", "Because"),
+        Column("id", "Defect"),
     )
-    rows = tuple(worst.head(_WORST).select([column.key for column in columns]).iter_rows())
+    ranked = worst.head(_WORST).with_row_index("rank", offset=1)
+    rows = tuple(ranked.select([column.key for column in columns]).iter_rows())
     blocks: list[Block] = [
         Table(
             "worst",
