@@ -65,15 +65,15 @@ class _Wanted:
 def worst_pictures(made: Assessment, runs: Mapping[str, Path]) -> tuple[Picture, ...]:
     """Return pictures of the worst defects, the worst first, at most `SHOWN`.
 
-    ``runs`` holds the folder of the run of each unit that is one. Defects of units whose image
-    is gone or was changed since have none.
+    ``runs`` holds the folder of the run of each image. Defects whose image is gone or was changed
+    since have none.
     """
-    worst = worst_first(made.defects.filter(pl.col("unit").is_in(list(runs)))).head(SHOWN)
+    worst = worst_first(made.defects.filter(pl.col("image").is_in(list(runs)))).head(SHOWN)
     rows = worst.to_dicts()
     shots: dict[int, Shot] = {}
-    for unit in dict.fromkeys(worst["unit"].to_list()):
-        mine = [(i, row) for i, row in enumerate(rows) if row["unit"] == unit]
-        shots |= _shots_of(runs[unit], mine)
+    for image in dict.fromkeys(worst["image"].to_list()):
+        mine = [(i, row) for i, row in enumerate(rows) if row["image"] == image]
+        shots |= _shots_of(runs[image], mine)
     return tuple(encode_within([shots[i] for i in sorted(shots)], budget=_BYTES))
 
 

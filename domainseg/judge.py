@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,16 +90,6 @@ def judge(
             )
         )
     folder = Path(out)
-    if folder.resolve() in {Path(one).resolve() for one in sources} and folder.is_dir():
-        # Its tables have the names of ours.
-        raise UsageError(
-            sentence(
-                folder,
-                found="the folder of a run",
-                wanted="another for the report",
-                fix="name one, such as a folder inside it",
-            )
-        )
     if "pdf" in formats:
         pdf.require()
     file = find_rules(rules)
@@ -111,6 +102,7 @@ def judge(
         manifest=None if manifest is None else Path(manifest),
     )
     runs = run_folders(places)
+    _require_apart(folder, places, runs)
     made = assess(lot, law, zones)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,13 +123,14 @@ def judge(
         footer=FOOTER,
         pictures=worst_pictures(made, runs) if shown else (),
         units=unit_pictures(made, runs) if shown else (),
+        rules_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
     )
     writers: dict[str, Callable[[], list[Path]]] = {
         "html": lambda: [_text(folder / "report.html", html.render(document))],
         "json": lambda: [_text(folder / "report.json", json.render(document))],
         "parquet": lambda: _parquet(made, folder),
         "csv": lambda: _csv(made, folder),
-        "klarf": lambda: _klarf(made, folder, klarf_version),
+        "klarf": lambda: _klarf(made, folder, klarf_version, places),
         "geojson": lambda: _geojson(made, folder, runs),
         "coco": lambda: _coco(made, folder, runs),
         "g85": lambda: _g85(made, folder),
@@ -150,6 +143,21 @@ def judge(
             if name in formats:
                 files += writers[name]()
     return Judged(made, folder, tuple(files))
+
+
+def _require_apart(folder: Path, sources: Sequence[Path], runs: Mapping[str, Path]) -> None:
+    """Raise UsageError where a table of ours would take the place of one that was read."""
+    kept = {run.resolve() for run in runs.values()}
+    kept |= {source.resolve() for source in sources if source.is_dir()}
+    if folder.resolve() in kept:
+        raise UsageError(
+            sentence(
+                folder,
+                found="the folder of what is reported on",
+                wanted="another for the report",
+                fix="name one, such as a folder inside it",
+            )
+        )
 
 
 def _generator() -> str:
@@ -215,10 +223,13 @@ def _without_formulas(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _klarf(made: Assessment, folder: Path, version: Version) -> list[Path]:
+def _klarf(made: Assessment, folder: Path, version: Version, sources: Sequence[Path]) -> list[Path]:
     files = []
+    read = {source.resolve() for source in sources}
     for unit, name in _wafers(made):
         path = folder / f"{name}.001"
+        if path.resolve() in read:
+            path = folder / f"{name}-judged.001"
         write_klarf(path, klarf_of(made, unit, version=version, software=__version__))
         files.append(path)
     return files

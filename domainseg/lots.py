@@ -69,8 +69,14 @@ def read_lot(
                     image = _with_size(image, said.spacing_um)
                 lots.append(_run(folder, image, grids, plan, said))
     lot = joined(lots)
+    _require_distinct(lot)
     if known:
         lot = by_unit(lot, known)
+        _require_distinct(lot)
+    return lot
+
+
+def _require_distinct(lot: Lot) -> None:
     for name, times in Counter(unit.name for unit in lot.units).items():
         if times > 1:
             raise InputError(
@@ -78,7 +84,6 @@ def read_lot(
                     name, found=f"{times} units of this name", wanted="one", fix="report them apart"
                 )
             )
-    return lot
 
 
 def _klarf(path: Path) -> Lot:
@@ -150,13 +155,12 @@ def _run(
                 fix="add it to the file",
             )
         )
+    if grid is not None:
+        image = _of_grid(image, grid)
     columns = _columns(table, image)
     dies = None
     if grid is not None:
-        if image.spacing_um is None:
-            image = replace(image, spacing_um=grid.spacing_um)
-            columns = _columns(table, image)
-        dies = _dies(grid, image, plan)
+        dies = _seen(_dies(grid, image, plan), folder, image, grid)
         columns |= _placed(table, grid, dies)
     area = None if image.inspected_um2 is None else image.inspected_um2 / UM2_PER_CM2
     if dies is not None:  # a wafer is inspected where its dies are, whatever lies around them
@@ -167,6 +171,10 @@ def _run(
         area_mpx=image.inspected_px / 1e6,
         diameter_mm=None if grid is None else grid.wafer_diameter_mm,
         dies=dies,
+        extent_um=None
+        if image.spacing_um is None
+        else (image.shape[2] * image.spacing_um[1], image.shape[1] * image.spacing_um[0]),
+        extent_px=(float(image.shape[2]), float(image.shape[1])),
         check=_checked(folder, image),
         source=image.name,
         sha256=image.sha256,
@@ -196,6 +204,58 @@ def _require_size(image: InspectedImage, said: ImageOf) -> None:
                 fix="correct one of them",
             )
         )
+
+
+def _of_grid(image: InspectedImage, grid: DieGrid) -> InspectedImage:
+    """Return the image with the pixel size of its die grid.
+
+    Raises:
+        InputError: it has another of its own.
+    """
+    if image.spacing_um is None:
+        return _with_size(image, grid.spacing_um)
+    if not np.allclose(image.spacing_um, grid.spacing_um, rtol=1e-4):
+        found, wanted = (f"{y:g} x {x:g} um" for y, x in (grid.spacing_um, image.spacing_um))
+        raise InputError(
+            sentence(
+                f"die grid of {image.name}",
+                found=f"pixels of {found}",
+                wanted=f"{wanted}, those of the run",
+                fix="correct spacing_um",
+            )
+        )
+    return image
+
+
+def _seen(dies: Dies, folder: Path, image: InspectedImage, grid: DieGrid) -> Dies:
+    """Return the dies less those that damaged or left out parts of the image reach into.
+
+    Raises:
+        InputError: only regions of the image were looked at, fewer than its dies cover.
+    """
+    area = read_record(folder)["area"] or {}
+    pitch = np.array(dies.pitch_um)
+    whole = len(dies) * float(pitch.prod())
+    if (area.get("roi") or area.get("tissue")) and (image.inspected_um2 or 0) < whole * 0.999:
+        raise InputError(
+            sentence(
+                image.name,
+                found="regions that were looked at, smaller than the dies of the wafer",
+                wanted="the whole of every die",
+                fix="predict without --roi, or with one that holds the dies",
+            )
+        )
+    low = dies.lower_left_um()
+    kept = np.ones(len(dies), bool)
+    for (y0, x0), (y1, x1) in (*area.get("damaged", ()), *area.get("left_out", ())):
+        at = grid.positions(np.array([y1, y0]) - 0.5, np.array([x0, x1]) - 0.5)
+        kept &= ~(
+            (low[:, 0] < at.x_um[1])
+            & (low[:, 0] + pitch[0] > at.x_um[0])
+            & (low[:, 1] < at.y_um[1])
+            & (low[:, 1] + pitch[1] > at.y_um[0])
+        )
+    return replace(dies, index=dies.index[kept], total=int(kept.sum()))
 
 
 def _checked(folder: Path, image: InspectedImage) -> ImageCheck:
@@ -228,21 +288,32 @@ def _columns(table: pl.DataFrame, image: InspectedImage) -> dict[str, object]:
         "class": table["class"].to_list(),
         "confidence": table["confidence" if known else "score"].cast(pl.Float64),
         "area_um2": table["area_px"].to_numpy() * sy * sx,
-        "feret_um": table["length_um"],
-        "length_um": table["skeleton_length_um"],
-        "width_um": table["mean_width_um"],
-        "eq_diameter_um": table["eq_diameter_um"],
+        "feret_um": _length(table, "length", sy, sx),
+        "length_um": _length(table, "skeleton_length", sy, sx),
+        "width_um": _length(table, "mean_width", sy, sx),
+        "eq_diameter_um": _length(table, "eq_diameter", sy, sx),
+        "solidity": table["solidity"],
         "contrast": table[contrast[0]] if contrast else None,
         "x_um": (x + 0.5) * sx,
         "y_um": (height - 0.5 - y) * sy,
         "box_width_um": (table["x1_px"] - table["x0_px"]).to_numpy() * sx,
         "box_height_um": (table["y1_px"] - table["y0_px"]).to_numpy() * sy,
         "touches_border": table["touches_border"],
+        "truncated": table["touches_border"],
         "image": [image.name] * count,
         "x_px": x,
         "y_px": y,
         "area_px": table["area_px"].cast(pl.Float64),
+        "box_width_px": (table["x1_px"] - table["x0_px"]).cast(pl.Float64),
+        "box_height_px": (table["y1_px"] - table["y0_px"]).cast(pl.Float64),
     }
+
+
+def _length(table: pl.DataFrame, name: str, sy: float, sx: float) -> NDArray[np.float64]:
+    """Return a length in um, of an image whose pixel size the run did not know too."""
+    measured = table[f"{name}_um"].cast(pl.Float64)
+    pixels = table[f"{name}_px"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    return measured.fill_null(pl.Series(pixels * np.sqrt(sy * sx))).to_numpy()
 
 
 def _placed(table: pl.DataFrame, grid: DieGrid, dies: Dies) -> dict[str, object]:

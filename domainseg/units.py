@@ -29,6 +29,11 @@ def by_unit(lot: Lot, known: Mapping[str, ImageOf]) -> Lot:
     """
     images = {unit.name: unit for unit in lot.units}
     of_name = {image_name(name): name for name in images}
+    if len(of_name) < len(images):
+        raise InputError(
+            "manifest: found runs of images that differ in folder or ending alone, wanted a "
+            "name of its own for each; rename them."
+        )
     groups: dict[str, list[ImageOf]] = {}
     for said in known.values():
         groups.setdefault(said.unit, []).append(said)

@@ -224,12 +224,12 @@ def test_dies_fail_by_the_condition_and_units_without_dies_themselves() -> None:
         (rule("count_critical", max=1), "FAIL"),
         (rule("count_major", max=0), "PASS"),
         ({"id": "x", "metric": "count", "class": "a", "max": 1}, "PASS"),
-        ({"id": "x", "metric": "count", "class": "none", "min": 1}, "FAIL"),
+        ({"id": "x", "metric": "count", "class": "default", "min": 1}, "FAIL"),
         (rule("demerits", max=200), "PASS"),
         (rule("demerits", max=199), "FAIL"),
         (rule("demerits", max=200, use="ci_upper"), "INDETERMINATE"),
         (rule("positive_fraction", max=1), "INDETERMINATE"),
-        (rule("unit_yield", min=0.5), "FAIL"),
+        (rule("unit_yield", min=0.5), "INDETERMINATE"),
     ],
 )
 def test_a_rule_is_held_against_what_it_names(accept: dict[str, Any], outcome: str) -> None:
@@ -302,7 +302,6 @@ def test_clusters_are_of_one_unit_and_of_what_counts() -> None:
     [
         ({"min_units": 2}, wafer(), "units"),
         ({"min_area_cm2": 0.31}, wafer(), "least inspected area"),
-        ({"min_area_cm2": 0.1}, wafer(area_cm2=None, area_mpx=3.0), "least inspected area"),
         ({}, wafer(area_cm2=0.0), "inspected area"),
         ({}, wafer(area_cm2=None), "inspected area"),
         ({}, wafer(failed=("a.png",)), "images that could not be read"),
@@ -511,3 +510,80 @@ def test_a_size_below_0_is_not_known_and_said() -> None:
     assert made.lot.warnings == (
         "1 defect has a size below 0, which cannot be: taken as not known",
     )
+
+
+def test_a_rule_on_a_class_that_is_nowhere_is_refused() -> None:
+    misspelt = {"id": "x", "metric": "count", "class": "Partcle", "max": 0}
+    with pytest.raises(InputError, match="rule x: found the class Partcle"):
+        assess(lot((0, 0)), rules(misspelt))
+    with pytest.raises(ValueError, match="class is set, which die_yield is not counted by"):
+        rules({"id": "x", "metric": "die_yield", "class": "a", "min": 0})
+
+
+@pytest.mark.parametrize(
+    ("units", "area_cm2", "message"),
+    [("um", None, "found no pixel size, wanted one"), ("px", 1.0, "a pixel size, and rules in px")],
+)
+def test_rules_in_a_unit_that_the_image_lacks_are_refused(
+    units: str, area_cm2: float | None, message: str
+) -> None:
+    image = Unit("image", area_cm2=area_cm2, area_mpx=3.0)
+    with pytest.raises(InputError, match=message):
+        assess(lot((0, 0), unit=image), rules(units=units))
+
+
+def test_a_die_whose_chance_of_a_kill_is_not_known_does_not_pass_by_it() -> None:
+    law = rules(unit={"fail_if": "kill_probability > 0.5"})
+    made = assess(lot((0, 0), (1, 0), kill_prob=[0.1, None]), law)
+    failed = made.dies.filter(~pl.col("passed"))
+    assert failed.select("die_x", "die_y").rows() == [(1, 0)]
+    assert failed["reasons"].to_list() == ["the kill probability of 1 of its defects is not known"]
+
+
+def test_units_that_nobody_looked_at_are_no_part_of_the_yield() -> None:
+    bad, empty = Unit("bad", area_cm2=1.0), Unit("empty", area_cm2=0.0, failed=("a.png",))
+    given = lot((0, 0), unit=bad)
+    given = replace(given, units=(bad, empty))
+    made = assess(given, rules(rule("unit_yield", min=0.5), require={"max_failed": 1}))
+    assert made.units["passed"].to_list() == [False, None]
+    assert made.results[0].number.value == 0.0
+    assert made.outcome == "FAIL"
+
+
+def test_a_wafer_is_judged_by_its_dies() -> None:
+    made = assess(lot((0, 0), (1, 0), (2, 0)), rules(unit={"fail_if": "defects > 2"}))
+    assert made.dies["passed"].all()
+    assert made.units["passed"].to_list() == [None]
+    assert made.units["reasons"].to_list() == ["judged by its dies"]
+
+
+@pytest.mark.parametrize("frame", ["image", "unit"])
+def test_what_a_zone_leaves_out_of_an_image_is_not_inspected(frame: Any) -> None:
+    image = Unit(
+        "image", area_cm2=4.0, area_mpx=1.0, extent_px=(1000.0, 1000.0), extent_um=(2e4, 2e4)
+    )
+    side = 1000 if frame == "image" else 2e4
+    half = Area(
+        Zone(name="z", file="z", frame=frame, ignore=True), shapely.box(0, 0, side / 2, side), ""
+    )
+    places: Any = {"x_px": [100.0, 900.0], "y_px": [5.0, 5.0]}
+    places |= {"x_um": [2e3, 1.8e4], "y_um": [5.0, 5.0]}
+    made = assess(lot((0, 0), (1, 0), unit=image, **places), rules(), [half])
+    assert made.lot.units[0].area_cm2 == pytest.approx(2.0)
+    assert made.defects["counts"].to_list() == [False, True]
+    # The first zone that holds is not left out, whatever lies behind it.
+    first = Area(Zone(name="first", file="z", frame=frame), half.shape, "")
+    made = assess(lot((0, 0), (1, 0), unit=image, **places), rules(), [first, half])
+    assert made.lot.units[0].area_cm2 == pytest.approx(4.0)
+    assert made.defects["counts"].all()
+    several = replace(image, extent_px=None, extent_um=None)
+    with pytest.raises(InputError, match="cannot be known"):
+        assess(lot((0, 0), unit=several), rules(), [half])
+
+
+def test_defects_without_a_place_repeat_nowhere() -> None:
+    dies = [(x, 0) for x in range(-2, 3)]
+    law = rules(detection={"repeaters": {"tolerance_um": 4.0, "count": False}})
+    made = assess(lot(*dies, die_xrel_um=np.full(5, np.nan)), law)
+    assert not made.defects["repeater"].any()
+    assert made.defects["counts"].all()

@@ -97,7 +97,7 @@ def test_the_first_zone_holds(tmp_path: Path) -> None:
     elsewhere = Zone(name="elsewhere")
 
     def numbers(*zones: Zone) -> list[int]:
-        return [int(n) for n in first_zone(read_zones(zones, tmp_path), lambda _frame: boxes)]
+        return [int(n) for n in first_zone(read_zones(zones, tmp_path), lambda _: boxes, 3)]
 
     inner, outer = zone("inner"), zone("outer")
     assert numbers(inner, outer) == [0, 1, -1]
@@ -113,9 +113,12 @@ def test_each_zone_is_asked_in_its_own_frame_and_one_without_it_holds_nothing(
     written(tmp_path, "image", square(100, 100, 1))
     areas = read_zones([zone("die", frame="die"), zone("image", frame="image")], tmp_path)
     frames = {"die": at((0.5, 0.5), (50, 50)), "image": at((7, 7), (100.5, 100.5))}
-    assert first_zone(areas, frames.__getitem__).tolist() == [0, 1]
-    assert first_zone(areas, {**frames, "die": None}.__getitem__).tolist() == [-1, 1]
-    assert first_zone(areas, lambda _frame: None).tolist() == []
+    assert first_zone(areas, frames.__getitem__, 2).tolist() == [0, 1]
+    assert first_zone(areas, {**frames, "die": None}.__getitem__, 2).tolist() == [-1, 1]
+    assert first_zone(areas, lambda _frame: None, 3).tolist() == [-1, -1, -1]
+    # What is everywhere holds in every frame, and without one.
+    everywhere = read_zones([Zone(name="elsewhere")], tmp_path)
+    assert first_zone(everywhere, lambda _frame: None, 2).tolist() == [0, 0]
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from domainseg.quality.inspected_area import less_left_out
 from domainseg.quality.lot import ImageCheck, Lot, Unit
 from domainseg.quality.lot_checks import checked
 from domainseg.quality.lot_numbers import Number, Numbers
@@ -26,8 +27,6 @@ from domainseg.quality.zones import Area, Boxes, first_zone
 
 Outcome = Literal["PASS", "FAIL", "INDETERMINATE"]
 Floats = NDArray[np.float64]
-CELLS = 16
-"""Places along each side of a die that areas left out are counted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,7 @@ class Assessment:
         results: of the rules of acceptance, in their order.
         requirements: of a verdict.
         outcome: of all together.
+        zones: of the rules, with their polygons.
     """
 
     lot: Lot
@@ -83,6 +83,7 @@ class Assessment:
     results: tuple[RuleResult, ...]
     requirements: tuple[Requirement, ...]
     outcome: Outcome
+    zones: tuple[Area, ...] = ()
 
 
 def assess(lot: Lot, rules: Rules, zones: Sequence[Area] = ()) -> Assessment:
@@ -92,7 +93,7 @@ def assess(lot: Lot, rules: Rules, zones: Sequence[Area] = ()) -> Assessment:
         InputError: lot, rules and zones do not go together (`lot_checks.checked`).
     """
     lot = checked(lot, rules, zones)
-    lot = replace(lot, units=tuple(_less_left_out(unit, rules, zones) for unit in lot.units))
+    lot = replace(lot, units=tuple(less_left_out(unit, rules, zones) for unit in lot.units))
     defects = _graded(lot, rules, zones)
     dies = _die_verdicts(lot, defects, rules)
     units = _unit_verdicts(lot, defects, dies, rules)
@@ -100,38 +101,16 @@ def assess(lot: Lot, rules: Rules, zones: Sequence[Area] = ()) -> Assessment:
     results = tuple(_judged(rule, numbers) for rule in rules.accept)
     requirements = tuple(_requirements(lot, rules))
     return Assessment(
-        lot, rules, defects, dies, units, results, requirements, _outcome(results, requirements)
+        lot,
+        rules,
+        defects,
+        dies,
+        units,
+        results,
+        requirements,
+        _outcome(results, requirements),
+        tuple(zones),
     )
-
-
-def _less_left_out(unit: Unit, rules: Rules, zones: Sequence[Area]) -> Unit:
-    """Return the unit with the area that neither the edge nor a zone leaves out.
-
-    The share is counted on CELLS x CELLS places of each inspected die; a unit without dies
-    keeps its area, from which the inspection itself has left out what it did not look at.
-    """
-    ignored = [area for area in zones if area.zone.ignore and area.zone.frame != "image"]
-    exclusion = rules.detection.edge_exclusion_um
-    if unit.dies is None or not len(unit.dies) or unit.area_cm2 is None:
-        return unit
-    if not ignored and not (exclusion and unit.diameter_mm):
-        return unit
-    corner, pitch = unit.dies.lower_left_um(), np.array(unit.dies.pitch_um)
-    steps = (np.arange(CELLS) + 0.5) / CELLS
-    cell = np.stack(np.meshgrid(*(steps * p for p in pitch)), -1).reshape(-1, 2)
-    at = (corner[:, None] + cell).reshape(-1, 2)
-    kept = np.ones(len(at), bool)
-    if exclusion and unit.diameter_mm is not None:
-        kept &= np.hypot(*at.T) <= 500.0 * unit.diameter_mm - exclusion
-    nothing = np.zeros(len(cell))
-    in_die = Boxes(cell[:, 0], cell[:, 1], nothing, nothing)
-    wide = np.zeros(len(at))
-    for area in ignored:
-        if area.zone.frame == "die":
-            kept &= ~np.tile(area.holds(in_die), len(corner))
-        else:
-            kept &= ~area.holds(Boxes(at[:, 0], at[:, 1], wide, wide))
-    return replace(unit, area_cm2=unit.area_cm2 * float(kept.mean()))
 
 
 def _graded(lot: Lot, rules: Rules, zones: Sequence[Area]) -> pl.DataFrame:
@@ -139,7 +118,7 @@ def _graded(lot: Lot, rules: Rules, zones: Sequence[Area]) -> pl.DataFrame:
     repeated, repeats = _repeaters(lot, rules)
     rule = rules.detection.repeaters
     reviewed = repeats & (rule is not None and not rule.count)
-    place = first_zone(zones, _frames(table))
+    place = first_zone(zones, _frames(table), len(table))
     factors = np.array([*(area.zone.factor for area in zones), 1.0])
     critical = np.array([*(area.zone.critical for area in zones), False])
     ignored = np.array([*(area.zone.ignore for area in zones), False])
@@ -183,9 +162,10 @@ def _repeaters(lot: Lot, rules: Rules) -> tuple[NDArray[np.int64], NDArray[np.bo
         return dies, repeats
     index = lot.defects.select("die_x", "die_y")
     known = index.select(pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
-    known = known & lot.defects["inspected"].fill_null(True).to_numpy()
-    names = lot.defects["unit"].to_numpy()
     place = np.stack([_floats(lot.defects, f"die_{axis}rel_um") for axis in "xy"], 1)
+    known = known & np.isfinite(place).all(1)
+    known &= lot.defects["inspected"].fill_null(True).to_numpy()
+    names = lot.defects["unit"].to_numpy()
     for unit in lot.units:
         if unit.dies is None:
             continue
@@ -245,7 +225,8 @@ def _frames(table: pl.DataFrame) -> Callable[[str], Boxes | None]:
         if len(table) and np.isnan(x).all():
             return None
         if frame == "image":
-            return Boxes(x, y, np.zeros(len(x)), np.zeros(len(x)))
+            sides = (_floats(table, f"box_{side}_px") for side in ("width", "height"))
+            return Boxes(x, y, *(np.nan_to_num(np.maximum(side, 0.0)) for side in sides))
         return Boxes(x, y, width, height)
 
     return boxes
@@ -256,7 +237,7 @@ def _beyond_edge(lot: Lot, rules: Rules) -> NDArray[np.bool_]:
     exclusion = rules.detection.edge_exclusion_um
     if not exclusion:
         return np.zeros(len(lot.defects), bool)
-    radii = {u.name: 500.0 * u.diameter_mm for u in lot.units if u.diameter_mm is not None}
+    radii = {u.name: 500.0 * u.diameter_mm for u in lot.units if u.diameter_mm}
     radius = lot.defects["unit"].replace_strict(radii, default=None, return_dtype=pl.Float64)
     far = np.hypot(_floats(lot.defects, "x_um"), _floats(lot.defects, "y_um"))
     return np.asarray(far > radius.fill_null(math.inf).to_numpy() - exclusion)
@@ -311,12 +292,20 @@ def _with_reasons(made: Verdicts) -> pl.DataFrame:
 def _unit_verdicts(
     lot: Lot, defects: pl.DataFrame, dies: pl.DataFrame, rules: Rules
 ) -> pl.DataFrame:
-    """Return a row per unit: one with dies says how many fail, one without is judged itself."""
+    """Return a row per unit: one with dies says how many fail, one without is judged itself.
+
+    ``passed`` is null where there are dies to be judged by, or nothing was inspected.
+    """
     names = [unit.name for unit in lot.units]
     number = defects["unit"].replace_strict(
         {name: i for i, name in enumerate(names)}, default=-1, return_dtype=pl.Int64
     )
     made = _with_reasons(verdicts(defects, number.to_numpy(), len(names), rules))
+    why = pl.Series([_not_judged(unit) for unit in lot.units], dtype=pl.String)
+    made = made.with_columns(
+        pl.when(why.is_null()).then(pl.col("passed")).alias("passed"),
+        pl.when(why.is_null()).then(pl.col("reasons")).otherwise(why).alias("reasons"),
+    )
     failed = dict(dies.filter(~pl.col("passed")).group_by("unit").len().iter_rows())
     defective = dict(dies.filter(pl.col("defects") > 0).group_by("unit").len().iter_rows())
     totals = [None if unit.dies is None else unit.dies.total for unit in lot.units]
@@ -325,6 +314,8 @@ def _unit_verdicts(
             "unit": pl.Series(names, dtype=pl.String),
             "lot": pl.Series([unit.lot for unit in lot.units], dtype=pl.String),
             "area_cm2": pl.Series([unit.area_cm2 for unit in lot.units], dtype=pl.Float64),
+            "source": pl.Series([unit.source for unit in lot.units], dtype=pl.String),
+            "sha256": pl.Series([unit.sha256 for unit in lot.units], dtype=pl.String),
             "dies": pl.Series(totals, dtype=pl.Int64),
             "dies_with_defects": pl.Series(
                 [None if u.dies is None else defective.get(u.name, 0) for u in lot.units],
@@ -336,6 +327,15 @@ def _unit_verdicts(
             ),
         }
     ).hstack(made.get_columns())
+
+
+def _not_judged(unit: Unit) -> str | None:
+    """Return why a unit is not judged as one, None where it is."""
+    if unit.dies is not None:
+        return "judged by its dies"
+    if not (unit.area_cm2 or unit.area_mpx):
+        return "nothing was inspected"
+    return None
 
 
 def _judged(rule: Accept, numbers: Numbers) -> RuleResult:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,8 @@ NO_TIME = ("01-01-1970", "00:00:00")
 def klarf_of(made: Assessment, unit: Unit, *, version: Version, software: str) -> Klarf:
     """Return the result file of one wafer: defects that count, and those to review.
 
-    KILLPROB holds the chance of a kill, CONTRAST the contrast against the ring, SEVERITY (a
+    DEFECTID is that of the source where it has numbers. KILLPROB holds the chance of a kill,
+    CONTRAST the contrast against the ring, both where all are known, SEVERITY (a
     column of this software) the severity; DEFECTAREA is the area of the mask and DSIZE the
     largest caliper diameter. REVIEWSAMPLE is 1 where someone has to look, REPEATER where many
     dies have a defect at the same place.
@@ -38,11 +41,11 @@ def klarf_of(made: Assessment, unit: Unit, *, version: Version, software: str) -
     )
     numbers = _class_numbers(made, unit)
     classes = {number: name for name, number in numbers.items()}
-    when = tuple(unit.about["inspected at"].split()) if "inspected at" in unit.about else NO_TIME
+    when = _time(unit)
     clusters = mine["cluster"].to_numpy()
     nothing = np.zeros(len(mine), np.int64)
     columns = {
-        "DEFECTID": np.arange(1, len(mine) + 1),
+        "DEFECTID": _ids(mine),
         "XREL": _within(mine["die_xrel_um"], unit.dies.pitch_um[0]),
         "YREL": _within(mine["die_yrel_um"], unit.dies.pitch_um[1]),
         "XINDEX": mine["die_x"].to_numpy(),
@@ -57,8 +60,7 @@ def klarf_of(made: Assessment, unit: Unit, *, version: Version, software: str) -
         "ROUGHBINNUMBER": nothing,
         "FINEBINNUMBER": nothing,
         "REVIEWSAMPLE": (mine["grade"] == "review").cast(pl.Int64).to_numpy(),
-        "KILLPROB": mine["kill_prob"].fill_null(0.0).to_numpy(),
-        "CONTRAST": _numbers(mine["contrast"]),
+        **_known(mine, {"KILLPROB": "kill_prob", "CONTRAST": "contrast"}),
         "SEVERITY": mine["severity"].to_numpy(),
     } | _repeats(made, mine)
     columns["IMAGECOUNT"] = nothing
@@ -102,6 +104,38 @@ def klarf_of(made: Assessment, unit: Unit, *, version: Version, software: str) -
             "StepID": (unit.about.get("step", ""),),
         },
     )
+
+
+def _time(unit: Unit) -> tuple[str, ...]:
+    """Return date and time of the inspection as two words, as a result file or a manifest has it.
+
+    A date in the order of ISO 8601 becomes month, day and year, as KLARF has it.
+    """
+    told = unit.about.get("inspected at") or unit.about.get("captured at") or ""
+    iso = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?))?.*", told.strip())
+    if iso:
+        year, month, day, clock = iso.groups()
+        clock = clock or "00:00:00"
+        return f"{month}-{day}-{year}", clock if len(clock) == 8 else f"{clock}:00"
+    words = tuple(told.split())
+    return words if len(words) == 2 else NO_TIME
+
+
+def _ids(mine: pl.DataFrame) -> np.ndarray[Any, Any]:
+    """Return the number of each defect: its own where all have one, else from 1 on."""
+    own = mine["id"].cast(pl.Int64, strict=False)
+    if own.null_count() or not own.is_between(0, 2**31 - 1).all() or own.n_unique() < len(own):
+        return np.arange(1, len(mine) + 1)
+    return own.to_numpy()
+
+
+def _known(mine: pl.DataFrame, columns: Mapping[str, str]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the columns of which every value is known: a file has no word for one that is not."""
+    return {
+        name: mine[column].to_numpy()
+        for name, column in columns.items()
+        if not mine[column].null_count()
+    }
 
 
 def _repeats(made: Assessment, mine: pl.DataFrame) -> dict[str, np.ndarray[Any, Any]]:

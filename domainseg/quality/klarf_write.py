@@ -154,7 +154,7 @@ def _words(name: str, values: Iterable[str]) -> str:
 def _flat(klarf: Klarf, version: Version) -> bytes:
     out = io.BytesIO()
     lines = [f"FileVersion {version.replace('.', ' ')};"]
-    lines += [f"{name} {' '.join(values)};" for name, values in klarf.timestamps.items()]
+    lines += [f"{name} {_words(name, values)};" for name, values in klarf.timestamps.items()]
     others = {"SampleType": ("WAFER",), **klarf.fields}
     front = [name for name in _FIRST[:2] if name in others]
     behind = [name for name in _FIRST[2:] if name in others]

@@ -24,6 +24,7 @@ DEFECTS: Mapping[str, pl.DataType] = {
     "length_um": pl.Float64(),
     "width_um": pl.Float64(),
     "eq_diameter_um": pl.Float64(),
+    "solidity": pl.Float64(),
     "contrast": pl.Float64(),
     "x_um": pl.Float64(),
     "y_um": pl.Float64(),
@@ -35,15 +36,19 @@ DEFECTS: Mapping[str, pl.DataType] = {
     "die_yrel_um": pl.Float64(),
     "kill_prob": pl.Float64(),
     "touches_border": pl.Boolean(),
+    "truncated": pl.Boolean(),
     "image": pl.String(),
     "x_px": pl.Float64(),
     "y_px": pl.Float64(),
     "area_px": pl.Float64(),
+    "box_width_px": pl.Float64(),
+    "box_height_px": pl.Float64(),
     "inspected": pl.Boolean(),
 }
 """Columns of the defects of a lot, null where not known: ``x_um`` and ``y_um`` in the unit's
 frame, ``die_xrel_um`` and ``die_yrel_um`` from the die's lower left corner, ``length_um`` along
 the centre line and ``width_um`` across it, ``x_px`` and ``y_px`` in the image, y down;
+``truncated`` where it may go on outside of what was seen;
 ``kill_prob`` as the inspection file gives it, ``inspected`` false where it lies outside of what
 was to be inspected."""
 
@@ -82,15 +87,16 @@ class Dies:
         """Return the row of each die named, int64, -1 where it was not inspected."""
         if not len(self.index):
             return np.full(len(xi), -1, np.int64)
-        low = self.index.min(0)
-        span = self.index.max(0) - low + 1
-        row = np.full(span, -1, np.int64)
-        row[tuple((self.index - low).T)] = np.arange(len(self.index))
-        x, y = np.asarray(xi) - low[0], np.asarray(yi) - low[1]
-        inside = (x >= 0) & (x < span[0]) & (y >= 0) & (y < span[1])
-        found = np.full(len(x), -1, np.int64)
-        found[inside] = row[x[inside], y[inside]]
-        return found
+        keys = _keys(self.index[:, 0], self.index[:, 1])
+        order = np.argsort(keys)
+        wanted = _keys(np.asarray(xi), np.asarray(yi))
+        at = order[np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)]
+        return np.asarray(np.where(keys[at] == wanted, at, -1), np.int64)
+
+
+def _keys(xi: NDArray[np.int64], yi: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a number of its own for each die whose indices are below 2**31."""
+    return np.asarray((xi.astype(np.int64) << 32) + yi, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,9 @@ class Unit:
         diameter_mm: of a wafer, else None.
         notch: where a wafer's notch is.
         dies: of a wafer that were inspected, else None.
+        extent_um: ``(width, height)`` of the one image that it is, None where there is none or its
+            pixel size is not known.
+        extent_px: the same in pixels.
         check: of its image, None without one.
         failed: images of it that could not be read.
         source: name of the file or folder that this comes from.
@@ -135,6 +144,8 @@ class Unit:
     diameter_mm: float | None = None
     notch: str = "down"
     dies: Dies | None = None
+    extent_um: tuple[float, float] | None = None
+    extent_px: tuple[float, float] | None = None
     check: ImageCheck | None = None
     failed: tuple[str, ...] = ()
     source: str = ""

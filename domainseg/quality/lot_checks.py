@@ -31,6 +31,7 @@ def checked(lot: Lot, rules: Rules, zones: Sequence[Area]) -> Lot:
     """
     _require_names(lot)
     _require_classes(lot, rules)
+    _require_units(lot, rules)
     for area in zones:
         _require_frame(area, lot.units)
     return _with_sizes(lot)
@@ -60,6 +61,44 @@ def _require_classes(lot: Lot, rules: Rules) -> None:
                     found="no rule for it, and no default",
                     wanted=f"one of {', '.join(rules.classes)}",
                     fix="add it to classes, or a default",
+                )
+            )
+
+    named = {*lot.classes, *lot.defects["class"].unique(), *rules.classes}
+    for rule in rules.accept:
+        if rule.class_name is not None and rule.class_name not in named:
+            known = ", ".join(sorted(str(name)[:40] for name in named)[:10])
+            raise InputError(
+                sentence(
+                    f"rule {rule.id[:80]}",
+                    found=f"the class {rule.class_name[:80]}, which neither rules nor data have",
+                    wanted=f"one of {known}",
+                    fix="correct its class",
+                )
+            )
+
+
+def _require_units(lot: Lot, rules: Rules) -> None:
+    """Raise InputError where sizes are asked for in a unit that the images do not have."""
+    for unit in lot.units:
+        if unit.area_mpx is None:  # no image: the sizes are those of a result file
+            continue
+        if rules.units == "um" and unit.area_cm2 is None:
+            raise InputError(
+                sentence(
+                    unit.name,
+                    found="no pixel size",
+                    wanted="one, as the rules are in um",
+                    fix="predict with --spacing-um, name it in a manifest, or write rules in px",
+                )
+            )
+        if rules.units == "px" and unit.area_cm2 is not None:
+            raise InputError(
+                sentence(
+                    unit.name,
+                    found="a pixel size, and rules in px",
+                    wanted="rules in um where sizes are known",
+                    fix="write units: um",
                 )
             )
 

@@ -13,6 +13,8 @@ from domainseg.quality.klarf import InspectionTest, Klarf, Table, Wafer
 from domainseg.quality.lot import Dies, Lot, Unit, defect_table, joined
 
 UM2_PER_CM2 = 1e8
+MOST_DIES_ACROSS = 4096
+"""Of a wafer; one of 300 mm has dies of 0.07 mm then."""
 NOTCHES = {0.0: "down", 90.0: "left", 180.0: "up", 270.0: "right"}
 
 
@@ -55,12 +57,20 @@ def _wafer(klarf: Klarf, wafer: Wafer, origin: Origin) -> Lot:
                 fix="export it with the die grid",
             )
         )
-    table, warnings = wafer.defects, []
+    warnings: list[str] = []
+    where = f"{origin.name}, wafer {wafer.name}"
+    _require_lengths(klarf, wafer, where)
+    table = wafer.defects
     count = len(table)
     place = {
-        axis: (_column(table, f"{axis}INDEX"), _column(table, f"{axis}REL")) for axis in ("X", "Y")
+        axis: (_column(table, f"{axis}INDEX"), _near(_column(table, f"{axis}REL"), side))
+        for axis, side in zip("XY", pitch, strict=True)
     }
+    for axis, (index, _) in place.items():
+        _require_index(index, f"{axis}INDEX", where)
     dies = _dies(wafer, pitch, center, place)
+    inspected = _inspected(dies, place)
+    warnings += _places_lacking(name, place, inspected)
     if not dies.listed:
         warnings.append(f"{name}: the file does not list the inspected dies")
     area = _area_um2(wafer.tests)
@@ -68,7 +78,12 @@ def _wafer(klarf: Klarf, wafer: Wafer, origin: Origin) -> Lot:
         area = dies.total * pitch[0] * pitch[1]
         warnings.append(f"{name}: the file does not give the inspected area, its dies' is taken")
     classes = _classes(klarf, table)
-    square = _column(table, "DEFECTAREA")
+    # Writers put 0 where nothing was measured.
+    square, feret = (_known(_column(table, key)) for key in ("DEFECTAREA", "DSIZE"))
+    kill = _column(table, "KILLPROB")
+    if wrong := int(np.count_nonzero((kill < 0) | (kill > 1))):
+        warnings.append(f"{name}: {wrong:,} KILLPROB are no chance from 0 to 1: not known")
+        kill = np.where((kill >= 0) & (kill <= 1), kill, np.nan)
     defects = defect_table(
         {
             "unit": [name] * count,
@@ -77,8 +92,8 @@ def _wafer(klarf: Klarf, wafer: Wafer, origin: Origin) -> Lot:
             else [str(number) for number in range(1, count + 1)],
             "class": classes,
             "area_um2": square,
-            "feret_um": _column(table, "DSIZE"),
-            "eq_diameter_um": np.sqrt(4 / np.pi * np.where(square >= 0, square, np.nan)),
+            "feret_um": feret,
+            "eq_diameter_um": np.sqrt(4 / np.pi * square),
             "contrast": _column(table, "CONTRAST"),
             "x_um": place["X"][0] * pitch[0] + place["X"][1] - center[0],
             "y_um": place["Y"][0] * pitch[1] + place["Y"][1] - center[1],
@@ -88,7 +103,8 @@ def _wafer(klarf: Klarf, wafer: Wafer, origin: Origin) -> Lot:
             "die_y": _whole(place["Y"][0]),
             "die_xrel_um": place["X"][1],
             "die_yrel_um": place["Y"][1],
-            "kill_prob": _column(table, "KILLPROB"),
+            "kill_prob": kill,
+            "inspected": inspected,
         },
         count,
     )
@@ -96,7 +112,7 @@ def _wafer(klarf: Klarf, wafer: Wafer, origin: Origin) -> Lot:
         name=name,
         lot=klarf.lot,
         area_cm2=None if area is None else area / UM2_PER_CM2,
-        diameter_mm=klarf.diameter_mm,
+        diameter_mm=klarf.diameter_mm or None,
         notch=NOTCHES.get(klarf.mark_degrees or 0.0, "down"),
         dies=dies,
         source=origin.name,
@@ -114,6 +130,104 @@ def _column(table: Table, name: str) -> NDArray[np.float64]:
     if values is None or values.dtype == object:
         return np.full(len(table), np.nan)
     return np.asarray(values, np.float64)
+
+
+def _near(values: NDArray[np.float64], pitch: float) -> NDArray[np.float64]:
+    """Return places in a die, NaN where they are farther off than ten dies and so are none."""
+    return np.where(np.abs(values) <= 10 * pitch, values, np.nan)
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sizes, NaN where they are 0 or below."""
+    return np.where(values > 0, values, np.nan)
+
+
+def _require_lengths(klarf: Klarf, wafer: Wafer, where: str) -> None:
+    """Raise InputError where a length or an area cannot be."""
+    pitch = klarf.pitch_um or (1.0,)
+    least = [test.area_um2 for test in wafer.tests if test.area_um2 is not None]
+    if klarf.diameter_mm is not None:
+        least.append(klarf.diameter_mm)
+    for name, fits in (
+        ("DiePitch", all(np.isfinite(v) and v > 0 for v in pitch)),
+        ("SampleSize or AreaPerTest", all(np.isfinite(v) and v >= 0 for v in least)),
+    ):
+        if not fits:
+            wanted = "lengths above 0" if name == "DiePitch" else "numbers of 0 or more"
+            raise InputError(
+                sentence(
+                    where, found=f"{name} that cannot be", wanted=wanted, fix="correct the line"
+                )
+            )
+    if wafer.center_um is not None and not np.isfinite(wafer.center_um).all():
+        raise InputError(
+            sentence(
+                where, found="no SampleCenterLocation", wanted="x and y of it", fix="correct it"
+            )
+        )
+    for test in wafer.tests:
+        if test.plan is not None:
+            for column, name in zip(test.plan.T, ("XINDEX", "YINDEX"), strict=True):
+                _require_index(column.astype(np.float64), f"SampleTestPlan {name}", where)
+    numbers = _column(wafer.defects, "CLASSNUMBER")
+    _require_whole(numbers, "CLASSNUMBER", where, most=2**31)
+
+
+def _require_index(values: NDArray[np.float64], name: str, where: str) -> None:
+    """Raise InputError unless indices of dies are whole, and no wafer has dies so far apart."""
+    _require_whole(values, name, where, most=2**31)
+    known = values[np.isfinite(values)]
+    if len(known) and np.ptp(known) >= MOST_DIES_ACROSS:
+        raise InputError(
+            sentence(
+                where,
+                found=f"{name} from {known.min():g} to {known.max():g}",
+                wanted=f"at most {MOST_DIES_ACROSS:,} dies across a wafer",
+                fix="correct the numbers of the dies",
+            )
+        )
+
+
+def _require_whole(values: NDArray[np.float64], name: str, where: str, *, most: int) -> None:
+    wrong = np.isfinite(values) & ((values != np.floor(values)) | (np.abs(values) >= most))
+    if wrong.any():
+        raise InputError(
+            sentence(
+                where,
+                found=f"{name} {values[wrong][0]:g}",
+                wanted=f"a whole number between -{most:,} and {most:,}",
+                fix="correct the row",
+            )
+        )
+
+
+def _inspected(
+    dies: Dies, place: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+) -> NDArray[np.bool_]:
+    """Return which defects lie on inspected dies; all where these are not listed."""
+    x, y = place["X"][0], place["Y"][0]
+    inside = np.ones(len(x), bool)
+    if dies.listed:
+        known = np.isfinite(x) & np.isfinite(y)
+        inside[known] = dies.number_of(x[known].astype(np.int64), y[known].astype(np.int64)) >= 0
+    return inside
+
+
+def _places_lacking(
+    name: str,
+    place: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    inspected: NDArray[np.bool_],
+) -> list[str]:
+    """Return a sentence on defects without a place, and on those off the inspected dies."""
+    lacking = np.zeros(len(inspected), bool)
+    for index, within in place.values():
+        lacking |= ~np.isfinite(index) | ~np.isfinite(within)
+    made = []
+    if count := int(np.count_nonzero(lacking)):
+        made.append(f"{name}: the place of {count:,} of {len(inspected):,} defects is not known")
+    if count := int(np.count_nonzero(~inspected)):
+        made.append(f"{name}: {count:,} defects lie on dies that were not inspected: ignored")
+    return made
 
 
 def _whole(values: NDArray[np.float64]) -> pl.Series:
@@ -152,7 +266,10 @@ def _dies(
     index = np.unique(places[np.isfinite(places).all(1)].astype(np.int64), axis=0)
     counts = _column(wafer.summary, "NDIE")
     known = counts[np.isfinite(counts)]
-    return Dies(index, pitch, center, int(known.max()) if len(known) else None)
+    total = int(known.max()) if len(known) and known.max() < 2**31 else None
+    if total is not None and total < len(index):
+        total = None  # several tests of other dies each, or a wrong number
+    return Dies(index, pitch, center, total)
 
 
 def _area_um2(tests: tuple[InspectionTest, ...]) -> float | None:

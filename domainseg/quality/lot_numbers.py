@@ -70,9 +70,7 @@ class Numbers:
         if name == "die_yield":
             return self._die_yield(rule)
         if name == "unit_yield":
-            return proportion(
-                int(self.units["passed"].sum()), len(self.units), confidence=rule.confidence
-            )
+            return self._unit_yield(rule)
         return self._positive(rule, counted)
 
     def _repeaters(self, rule: Accept) -> Number:
@@ -113,6 +111,12 @@ class Numbers:
         return Number(
             float(weights.sum()), weighted_interval(weights, most, confidence=rule.confidence)
         )
+
+    def _unit_yield(self, rule: Accept) -> Number:
+        judged = self.units["passed"].drop_nulls()
+        if not len(judged):
+            return Number(None, why="no unit is judged as one: wafers are judged by their dies")
+        return proportion(int(judged.sum()), len(judged), confidence=rule.confidence)
 
     def _die_yield(self, rule: Accept) -> Number:
         with_dies = [unit.dies for unit in self.lot.units if unit.dies is not None]

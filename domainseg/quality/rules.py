@@ -174,7 +174,10 @@ class Cluster(Section):
 
 
 class UnitRule(Section):
-    """When a die, or a unit without dies, fails: a condition on UNIT_NUMBERS."""
+    """When a die, or a unit without dies, fails: a condition on UNIT_NUMBERS.
+
+    A wafer is not judged as one: its dies are.
+    """
 
     fail_if: str = "critical > 0"
 
@@ -239,6 +242,8 @@ class Accept(Section):
         if (self.max is None) == (self.min is None):
             found = "neither max nor min" if self.max is None else "both max and min"
             raise ValueError(f"found {found}, wanted one limit")
+        if self.class_name is not None and self.metric in ("die_yield", "unit_yield"):
+            raise ValueError(f"class is set, which {self.metric} is not counted by")
         return self
 
     @property

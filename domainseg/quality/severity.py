@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from domainseg.quality.expression import text as condition_text
 from domainseg.quality.rules import GRADES, UNIT_NUMBERS, Measure, Rules
 
 Floats = NDArray[np.float64]
@@ -162,5 +163,15 @@ def verdicts(defects: pl.DataFrame, unit: NDArray[np.int64], count: int, rules: 
     names = tuple(numbers)
     rows = zip(*(numbers[name].tolist() for name in names), strict=True)
     reasons = tuple(condition.broken(dict(zip(names, row, strict=True))) for row in rows)
+    if "kill_probability" in condition_text(condition):
+        # What the condition asks for is not known where that of a defect is not.
+        lacking = defects["kill_prob"].is_null().to_numpy()[counted]
+        unknown = np.bincount(units[lacking], minlength=count).tolist()
+        reasons = tuple(
+            (*lines, f"the kill probability of {number} of its defects is not known")
+            if number
+            else lines
+            for lines, number in zip(reasons, unknown, strict=True)
+        )
     passed = pl.Series("passed", [not reason for reason in reasons], dtype=pl.Boolean)
     return Verdicts(pl.DataFrame(numbers).with_columns(passed), reasons)

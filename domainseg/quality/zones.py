@@ -114,21 +114,20 @@ def _polygon(rings: Rings) -> shapely.Geometry:
     return shapely.make_valid(shapely.Polygon(outer, holes))
 
 
-def first_zone(areas: Sequence[Area], frames: Callable[[str], Boxes | None]) -> NDArray[np.int64]:
-    """Return the number of the first zone that each defect lies in, int64 ``(N,)``, -1 for none.
+def first_zone(
+    areas: Sequence[Area], frames: Callable[[str], Boxes | None], count: int
+) -> NDArray[np.int64]:
+    """Return the number of the first zone each of ``count`` defects lies in, int64, -1 for none.
 
     ``frames`` gives the defects in ``die``, ``unit`` or ``image``; None where there is no such
     frame, in which no defect lies in a zone of it.
     """
-    found: NDArray[np.int64] | None = None
+    found = np.full(count, -1, np.int64)
     for number, area in enumerate(areas):
-        boxes = frames(area.zone.frame)
-        if boxes is None:
+        if area.shape is None:  # everywhere, whatever its frame
+            found[found < 0] = number
             continue
-        if found is None:
-            found = np.full(len(boxes), -1, np.int64)
-        found[(found < 0) & area.holds(boxes)] = number
-    if found is None:
-        some = next((b for f in ("image", "unit", "die") if (b := frames(f)) is not None), None)
-        found = np.full(0 if some is None else len(some), -1, np.int64)
+        boxes = frames(area.zone.frame)
+        if boxes is not None:
+            found[(found < 0) & area.holds(boxes)] = number
     return found

@@ -24,10 +24,12 @@ def judged_document(
     footer: str,
     pictures: tuple[Picture, ...] = (),
     units: tuple[Picture, ...] = (),
+    rules_sha256: str = "",
 ) -> Document:
     """Return the report; sections without anything to say are left out.
 
-    ``pictures`` are of the worst defects, the worst first, ``units`` of what is no wafer.
+    ``pictures`` are of the worst defects, the worst first, ``units`` of what is no wafer;
+    ``rules_sha256`` is of the rules file.
     """
     sections: tuple[Section | None, ...] = (
         verdict(made),
@@ -39,7 +41,7 @@ def judged_document(
         yields(made),
         cells(made),
         images(made),
-        definitions(made),
+        definitions(made, rules_sha256),
     )
     return Document(
         title=title,

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
 from domainseg.quality.assess import Assessment
-from domainseg.report.document import Block, Column, Fact, Facts, Formula, Formulas, Section, Table
+from domainseg.report.document import (
+    Block,
+    Column,
+    Fact,
+    Facts,
+    Formula,
+    Formulas,
+    Paragraph,
+    Section,
+    Table,
+)
 from domainseg.report.visible import shortened
 
 _FORMULAS = (
@@ -34,16 +46,29 @@ _FORMULAS = (
         "Fisher's index of dispersion of the counts per die.",
     ),
 )
+_SOURCES = 20
+"""Units whose source is written out."""
 FOOTNOTE = (
     "Areas and sizes of an imported result file are what its tool wrote: some give the area of "
     "the bounding box."
 )
 
 
-def definitions(made: Assessment) -> Section:
+def definitions(made: Assessment, rules_sha256: str = "") -> Section:
     """Return formulas, the rules in force, and where the data comes from."""
-    blocks: list[Block] = [Formulas("formulas", _FORMULAS), _classes(made), _grades(made)]
-    blocks += [_source(made, i) for i in range(min(len(made.lot.units), 20))]
+    blocks: list[Block] = [
+        Formulas("formulas", _FORMULAS),
+        _classes(made),
+        _grades(made, rules_sha256),
+    ]
+    if made.zones:
+        blocks.append(_zones(made))
+    if any(unit.area_mpx is None for unit in made.lot.units):
+        blocks.append(Paragraph(FOOTNOTE))
+    blocks += [_source(made, i) for i in range(min(len(made.lot.units), _SOURCES))]
+    if len(made.lot.units) > _SOURCES:
+        more = len(made.lot.units) - _SOURCES
+        blocks.append(Paragraph(f"{more:,} more sources are in units.csv, with their SHA-256."))
     return Section("method", "Method", tuple(blocks))
 
 
@@ -64,7 +89,26 @@ def _classes(made: Assessment) -> Table:
     return Table("class-rules", "Rules of the classes.", columns, tuple(rows))
 
 
-def _grades(made: Assessment) -> Facts:
+def _zones(made: Assessment) -> Table:
+    columns = (
+        Column("zone", "Zone"),
+        Column("frame", "Frame"),
+        Column("factor", "Factor"),
+        Column("critical", "Critical"),
+        Column("ignore", "Ignored"),
+        Column("touch", "A defect lies in it by"),
+        Column("file", "File"),
+        Column("sha256", "SHA-256"),
+    )
+    rows = tuple(
+        (z.name, z.frame, z.factor, z.critical, z.ignore, z.touch, z.file or "", area.sha256)
+        for area in made.zones
+        for z in (area.zone,)
+    )
+    return Table("zones", "Zones, of which the first that a defect lies in holds.", columns, rows)
+
+
+def _grades(made: Assessment, rules_sha256: str) -> Facts:
     rules = made.rules
     items = [
         Fact(name, name.capitalize(), f"severity from {g.severity:g}, {g.weight:g} demerits")
@@ -76,8 +120,29 @@ def _grades(made: Assessment) -> Facts:
         Fact("conf_min", "Least confidence", rules.detection.conf_min),
         Fact("min_size", "Least diameter", f"{rules.min_size:g} {rules.units}"),
         Fact("edge_exclusion_um", "Edge exclusion", f"{rules.detection.edge_exclusion_um:g} µm"),
+        Fact("contrast", "Contrast", _settings(rules.contrast)),
+        Fact("cluster", "Clusters", _settings(rules.cluster)),
+        Fact("repeaters", "Repeaters", _settings(rules.detection.repeaters)),
+        Fact("require", "Wanted for a verdict", _settings(rules.require)),
     ]
+    if rules_sha256:
+        items.append(Fact("rules_sha256", "SHA-256 of the rules file", rules_sha256, literal=True))
     return Facts("grade-rules", "Grades and units", tuple(items))
+
+
+def _settings(section: BaseModel | None) -> str:
+    """Return the settings of a part of the rules as one line."""
+    if section is None:
+        return "none"
+    values = section.model_dump(exclude_none=True)
+    flat = {
+        key if prefix is None else f"{prefix}.{key}": value
+        for prefix, part in ((None, values), *((k, v) for k, v in values.items()))
+        if isinstance(part, dict)
+        for key, value in part.items()
+        if not isinstance(value, dict)
+    }
+    return ", ".join(f"{key} {value}" for key, value in flat.items())
 
 
 def _source(made: Assessment, number: int) -> Facts:

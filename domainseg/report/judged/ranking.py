@@ -41,7 +41,9 @@ def pareto(made: Assessment) -> Section | None:
         counted_.group_by("class")
         .agg(
             pl.len().alias("defects"),
-            pl.col("area_um2").sum().alias("area"),
+            pl.when(pl.col("area_um2").null_count() == 0)
+            .then(pl.col("area_um2").sum())
+            .alias("area"),
             pl.col("demerits").sum(),
             pl.col("kill_prob").sum().alias("kills"),
             pl.col("kill_prob").null_count().alias("unknown"),

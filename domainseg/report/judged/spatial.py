@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from domainseg.quality.assess import Assessment
+from domainseg.quality.inspected_area import places_of_dies
 from domainseg.quality.lot import Unit
 from domainseg.quality.signature import signature
 from domainseg.quality.spatial import Part, clusters, parts
@@ -19,6 +20,7 @@ from domainseg.report.document import (
     Section,
     Subheading,
     Table,
+    Value,
 )
 from domainseg.report.sections.wording import counted
 from domainseg.report.visible import shortened
@@ -73,11 +75,9 @@ def _tests(made: Assessment, unit: Unit, number: int) -> list[Block]:
         & pl.col("x_um").is_not_null()
         & pl.col("y_um").is_not_null()
     )
-    steps = (np.arange(_CELLS) + 0.5) / _CELLS
-    cell = np.stack(np.meshgrid(*(steps * p for p in unit.dies.pitch_um)), -1).reshape(-1, 2)
-    middles = (unit.dies.lower_left_um()[:, None] + cell).reshape(-1, 2)
     radius = 500.0 * unit.diameter_mm - made.rules.detection.edge_exclusion_um
-    middles = middles[np.hypot(*middles.T) <= radius]
+    at, kept = places_of_dies(unit, unit.dies, made.rules, made.zones, per_die=_CELLS)
+    middles = at[kept]
     if not len(middles) or not unit.area_cm2:
         return []
     areas = np.full(len(middles), unit.area_cm2 / len(middles))
@@ -186,9 +186,12 @@ def _clusters(made: Assessment) -> Table:
         Column("in_clusters", "Defects in clusters", COUNT),
         Column("collapsed", "Defects, a cluster as one", COUNT),
     )
-    rows = []
+    rows: list[tuple[Value, ...]] = []
     for unit in made.lot.units:
         mine = made.defects.filter((pl.col("unit") == unit.name) & pl.col("counts"))
+        if len(mine) and not mine["x_um"].is_not_null().any():
+            rows.append((unit.name, len(mine), None, None, None))  # of several images
+            continue
         inside = mine.filter(pl.col("cluster") > 0)
         count = inside["cluster"].n_unique()
         collapsed = len(mine) - len(inside) + count

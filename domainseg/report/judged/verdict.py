@@ -39,6 +39,7 @@ def verdict(made: Assessment) -> Section:
         _key_numbers(made),
         _rules(made.results),
         _requirements(made),
+        _units(made),
     ]
     if made.lot.warnings:
         blocks.append(Callout("warning", "What the data lacks", made.lot.warnings))
@@ -107,12 +108,11 @@ def _key_numbers(made: Assessment) -> KeyNumbers:
         known = [unit.dies.total for unit in made.lot.units if unit.dies is not None]
         of = "" if None in known else f"of {sum(k for k in known if k is not None):,} inspected"
         numbers.append(KeyNumber("dies_failed", "Dies that fail", failed, COUNT, note=of))
-    failed_units = int((~made.units["passed"]).sum())
-    numbers.append(
-        KeyNumber(
-            "units", "Units", len(made.units), COUNT, note=f"{failed_units:,} fail themselves"
-        )
-    )
+    judged = made.units["passed"].drop_nulls()
+    note = f"{written(total / len(made.units), MEASURE)} defects a unit"
+    if len(judged):
+        note += f"; {int((~judged).sum()):,} of {len(judged):,} judged as one fail"
+    numbers.append(KeyNumber("units", "Units", len(made.units), COUNT, note=note))
     return KeyNumbers("totals", tuple(numbers))
 
 
@@ -147,6 +147,24 @@ def _rules(results: tuple[RuleResult, ...]) -> Table:
             )
         )
     return Table("rules", "Rules of acceptance, each with what was measured.", columns, tuple(rows))
+
+
+def _units(made: Assessment) -> Table:
+    with_dies = bool(len(made.dies))
+    columns = [
+        Column("unit", "Unit"),
+        Column("lot", "Lot"),
+        Column("area_cm2", "Inspected", MEASURE, "cm²"),
+        Column("defects", "Defects", COUNT),
+        *(Column(grade, grade.capitalize(), COUNT) for grade in GRADES),
+        Column("demerits", "Demerits", MEASURE),
+    ]
+    if with_dies:
+        columns += [Column("dies", "Dies", COUNT), Column("dies_failed", "Dies that fail", COUNT)]
+    columns += [Column("passed", "Passes"), Column("reasons", "Because")]
+    rows = tuple(made.units.select([column.key for column in columns]).iter_rows())
+    caption = "What was inspected, and what became of it."
+    return Table("units-table", caption, tuple(columns), rows, shown=100)
 
 
 def _requirements(made: Assessment) -> Table:

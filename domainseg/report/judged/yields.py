@@ -31,7 +31,8 @@ def yields(made: Assessment) -> Section | None:
     wafers = [u for u in made.lot.units if u.dies is not None and u.dies.total is not None]
     if not wafers:
         return None
-    named = made.dies.filter(pl.col("unit").is_in([unit.name for unit in wafers]))
+    names = [unit.name for unit in wafers]
+    named = made.dies.filter(pl.col("unit").is_in(names))
     total = sum(unit.dies.total or 0 for unit in wafers if unit.dies is not None)
     if not total:
         return None
@@ -42,7 +43,7 @@ def yields(made: Assessment) -> Section | None:
     counts[: len(named)] = named["defects"].to_numpy().astype(np.int64)
     spread = clustering(counts)
     free = proportion(int((counts == 0).sum()), total, confidence=0.95)
-    blocks: list[Block] = [_table(made, total, observed.value, observed.interval, spread)]
+    blocks: list[Block] = [_table(made, names, total, observed.value, observed.interval, spread)]
     blocks.insert(
         0,
         Paragraph(
@@ -58,12 +59,13 @@ def yields(made: Assessment) -> Section | None:
 
 def _table(
     made: Assessment,
+    names: list[str],
     total: int,
     observed: float | None,
     interval: Interval | None,
     spread: Clustering | None,
 ) -> Table:
-    counted_ = made.defects.filter(pl.col("counts"))
+    counted_ = made.defects.filter(pl.col("counts") & pl.col("unit").is_in(names))
     columns = (
         Column("model", "Yield"),
         Column("formula", "Formula"),
