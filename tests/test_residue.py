@@ -47,7 +47,8 @@ def quilted(
     maps: Maps, layer: int, options: DecodeOptions, cores: Sequence[Box], *, first: int = 1
 ) -> tuple[NDArray[np.int32], Numbering]:
     """Return the labels of a layer and its objects, tile by tile."""
-    window, keep = Window.of_layer(maps, layer), options.filter()
+    window = options.rules().gated(Window.of_layer(maps, layer))
+    keep = options.filter()
     quilt, painted = Quilt(window.shape), []
     for core in sorted(cores):
         left, codes = settle(graph_of_tile(window, core, options.rules()), keep=keep)
