@@ -174,6 +174,19 @@ def test_a_report_on_two_wafers_reads_as_agreed(tmp_path: Path) -> None:
     assert close(numbers, json.loads((GOLDEN / "verdict.json").read_text(encoding="utf-8")))
 
 
+def test_opportunities_and_layers_are_on_the_page_where_the_rules_have_them(tmp_path: Path) -> None:
+    law = RULES + "opportunities: 400\ncritical_layers: 3\n"
+    made = judge([wafer_file(tmp_path)], rules=rules_file(tmp_path, text=law), out=tmp_path / "o")
+    report = json.loads((tmp_path / "o" / "report.json").read_text())
+    blocks = [block for section in report["sections"] for block in section["blocks"]]
+    (totals,) = [block for block in blocks if block["type"] == "key_numbers"]
+    counted = int(made.assessment.defects["counts"].sum())
+    assert totals["values"]["dpmo"]["value"] == pytest.approx(1e6 * counted / 400)
+    (yields,) = [block for block in blocks if block.get("id") == "yields"]
+    (row,) = [one for one in yields["rows"] if one["model"].startswith("Bose-Einstein")]
+    assert row["all_defects"] == pytest.approx((1 + counted / 25) ** -3)
+
+
 def close(found: Any, wanted: Any) -> bool:
     """Return whether two JSON values are equal, numbers to 1e-9."""
     if isinstance(wanted, dict):

@@ -298,6 +298,10 @@ class Rules(Section):
         grades: from which severity on.
         cluster: when defects are one cluster; null = never.
         unit: when a die or unit fails.
+        opportunities: places of a unit where a defect could be, for defects per million of them;
+            null = not counted.
+        critical_layers: layers of a wafer that each can fail, for the yield model of Bose and
+            Einstein; null = not known.
         accept: all of which must be met.
         require: what there must be for a verdict.
     """
@@ -316,6 +320,8 @@ class Rules(Section):
     grades: Grades = Grades()
     cluster: Cluster | None = None
     unit: UnitRule = UnitRule()
+    opportunities: Annotated[int, Field(ge=1)] | None = None
+    critical_layers: Annotated[int, Field(ge=1, le=1000)] | None = None
     accept: Annotated[tuple[Accept, ...], Field(min_length=1)]
     require: Require = Require()
 

@@ -55,7 +55,7 @@ def render(document: Document) -> bytes:
 def _shortened(document: Document) -> Document:
     def on_paper(block: Block) -> Block:
         if isinstance(block, Table) and block.interactive:
-            return replace(block, shown=min(block.shown, ROWS), interactive=False)
+            return replace(block, shown=min(block.shown, ROWS))
         return block
 
     return replace(

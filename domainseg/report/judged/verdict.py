@@ -113,6 +113,17 @@ def _key_numbers(made: Assessment) -> KeyNumbers:
     if len(judged):
         note += f"; {int((~judged).sum()):,} of {len(judged):,} judged as one fail"
     numbers.append(KeyNumber("units", "Units", len(made.units), COUNT, note=note))
+    if made.rules.opportunities is not None:
+        chances = len(made.units) * made.rules.opportunities
+        numbers.append(
+            KeyNumber(
+                "dpmo",
+                "Defects per million opportunities",
+                1e6 * total / chances,
+                MEASURE,
+                note=f"{made.rules.opportunities:,} opportunities a unit",
+            )
+        )
     return KeyNumbers("totals", tuple(numbers))
 
 

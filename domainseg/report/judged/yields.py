@@ -89,7 +89,9 @@ def _table(
             None if killers is None else model.of(killers),
             None,
         )
-        for model in models(None if spread is None else spread.alpha)
+        for model in models(
+            None if spread is None else spread.alpha, layers=made.rules.critical_layers
+        )
     ]
     said = f"x is the mean per die: {written(mean, MEASURE)} defects"
     if killers is not None:
