@@ -25,7 +25,7 @@ from domainseg.quality.die_grid import DieGrid, read_die_grids
 from domainseg.quality.positions import position_columns
 from domainseg.quality.repeaters import repeaters
 from domainseg.recipe import recipe_from_json
-from domainseg.results import LABEL_STORE, TABLE
+from domainseg.run_files import LABEL_STORE, TABLE
 from domainseg.run_folder import MAPS, RECORD, read_record
 from domainseg.tiling.store import existing_store
 

@@ -30,7 +30,7 @@ from domainseg.model_plane import group_ranges, object_diameter
 from domainseg.recipe import Recipe, with_overrides
 from domainseg.recipe_sections import Evaluate
 from domainseg.records import Array, Entry, Instances, Sample
-from domainseg.results import LABEL_STORE, TABLE
+from domainseg.run_files import LABEL_STORE, TABLE
 from domainseg.run_folder import MAPS, Run, finished, read_record
 from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task, sample_sha256
 from domainseg.segmenter import segment, within_edges

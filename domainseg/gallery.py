@@ -20,7 +20,6 @@ from domainseg.images.label_store import open_label_plane, plane_names
 from domainseg.quality.assess import Assessment
 from domainseg.quality.lot import Unit
 from domainseg.quality.rules import GRADES
-from domainseg.recipe import recipe_from_json
 from domainseg.report.crops import draw_object, window_around
 from domainseg.report.document import MEASURE, Picture
 from domainseg.report.judged.places import GRADE_COLOURS
@@ -30,14 +29,13 @@ from domainseg.report.pictures import Shot, encode_within, shrink
 from domainseg.report.run_folder import (
     OBJECTS,
     OVERLAY,
-    RECORD,
     picture_factor,
     read_image,
     read_picture,
 )
 from domainseg.report.scale_bar import with_scale_bar
 from domainseg.report.visible import shortened
-from domainseg.results import LABEL_STORE
+from domainseg.run_files import LABEL_STORE
 from domainseg.run_folder import read_record
 
 SHOWN = 24
@@ -68,7 +66,9 @@ def worst_pictures(made: Assessment, runs: Mapping[str, Path]) -> tuple[Picture,
     ``runs`` holds the folder of the run of each image. Defects whose image is gone or was changed
     since have none.
     """
-    worst = worst_first(made.defects.filter(pl.col("image").is_in(list(runs)))).head(SHOWN)
+    if not runs:
+        return ()
+    worst = worst_first(made.defects.filter(pl.col("image").is_in(list(runs))), SHOWN)
     rows = worst.to_dicts()
     shots: dict[int, Shot] = {}
     for image in dict.fromkeys(worst["image"].to_list()):
@@ -107,7 +107,7 @@ def _dotted(made: Assessment, image: str, folder: Path) -> Shot:
     canvas = Pixels.fromarray(shrink(picture)).convert("L").convert("RGB")
     scale = canvas.width / picture.shape[1] / factor
     defects = made.defects.filter((pl.col("image") == image) & pl.col("counts"))
-    worst = worst_first(defects).head(_DOTS)
+    worst = worst_first(defects, _DOTS)
     draw = ImageDraw.Draw(canvas)
     for x, y, grade in reversed(worst.select("x_px", "y_px", "grade").rows()):
         at = ((x + 0.5) * scale, (y + 0.5) * scale)
@@ -125,8 +125,9 @@ def _dotted(made: Assessment, image: str, folder: Path) -> Shot:
 def _shots_of(folder: Path, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[int, Shot]:
     record = read_record(folder)
     described = record["image"]
-    recipe = recipe_from_json(record["recipe"], where=str(folder / RECORD))
-    names = plane_names(recipe.head.layers(len(record["model"]["classes"])))
+    # Layers stand beside the objects; reading the recipe would load the network's library.
+    layers = len(list((folder / LABEL_STORE / "labels").glob("layer*")))
+    names = plane_names(max(1, layers))
     planes = [open_label_plane(folder / LABEL_STORE, name) for name in names]
     objects = pl.read_parquet(folder / OBJECTS).filter(
         pl.col("id").is_in([row["id"] for _, row in rows])

@@ -30,7 +30,7 @@ from domainseg.images.tissue import find_tissue
 from domainseg.instances.export import join_objects
 from domainseg.model_plane import group_range, levels_read
 from domainseg.records import Sample
-from domainseg.results import TABLE
+from domainseg.run_files import TABLE
 from domainseg.run_folder import PROGRESS, RECORD, Run, finished
 from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task
 from domainseg.runs import Tell as TellStage

@@ -41,6 +41,7 @@ from domainseg.instances.overlay import Canvas
 from domainseg.instances.residue import Settled
 from domainseg.instances.tile_graph import Box
 from domainseg.records import Array, Plane, Sample
+from domainseg.run_files import COCO, LABEL_STORE, LABELS, OVERLAY
 from domainseg.tiling.decoding import (
     BlockWork,
     DecodedStore,
@@ -52,11 +53,6 @@ from domainseg.tiling.decoding import (
 from domainseg.tiling.store import MapStore
 from domainseg.tiling.stream import in_order
 
-TABLE = "objects.parquet"
-LABELS = "labels.tif"
-LABEL_STORE = "labels.ome.zarr"
-OVERLAY = "overlay.png"
-COCO = "objects.coco.json"
 SCRATCH = ".scratch"
 LABELS_PX = 1 << 26
 """Images of more pixels have no ``labels.tif``, which is written from memory."""

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from domainseg.atomic import atomic_text, make_folder, sweep_partial, writing_below
 from domainseg.errors import MissingInputError, OutputError, sentence
 from domainseg.images.normalise import Range
-from domainseg.results import COCO, LABEL_STORE, LABELS, OVERLAY, TABLE
+from domainseg.run_files import COCO, LABEL_STORE, LABELS, OVERLAY, TABLE
 
 RECORD = "run.json"
 PROGRESS = "progress.json"

@@ -26,6 +26,7 @@ LAYERS = (
         "rules_file",
         "gallery",
         "graded_outlines",
+        "run_files",
         "manifest",
         "units",
         "lots",

@@ -21,7 +21,8 @@ from domainseg.instances.basins import DecodeOptions
 from domainseg.instances.overlay import overlay
 from domainseg.predict import predict
 from domainseg.records import Maps, Sample, Tile
-from domainseg.results import TABLE, write_results
+from domainseg.results import write_results
+from domainseg.run_files import TABLE
 from domainseg.run_folder import alone_in
 from domainseg.runs import RunOptions
 from domainseg.tiling.decoding import BlockWork

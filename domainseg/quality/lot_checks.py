@@ -38,8 +38,9 @@ def checked(lot: Lot, rules: Rules, zones: Sequence[Area]) -> Lot:
 
 
 def _require_names(lot: Lot) -> None:
-    repeated = lot.defects.filter(pl.struct("unit", "id").is_duplicated())
-    if len(repeated):
+    counts = lot.defects.group_by("unit").agg(pl.len(), pl.col("id").n_unique().alias("own"))
+    if (counts["len"] > counts["own"]).any():
+        repeated = lot.defects.filter(pl.struct("unit", "id").is_duplicated())
         row = repeated.row(0, named=True)
         raise InputError(
             sentence(

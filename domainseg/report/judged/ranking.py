@@ -148,21 +148,31 @@ def _histogram(made: Assessment) -> Figure:
     )
 
 
-def worst_first(defects: pl.DataFrame) -> pl.DataFrame:
-    """Return the defects that are not ignored, by grade, severity, area, then their order."""
+def worst_first(defects: pl.DataFrame, count: int) -> pl.DataFrame:
+    """Return the worst defects that are not ignored, ``count`` or fewer.
+
+    By grade, severity, area, then their order. Of a million defects only what orders them is
+    sorted.
+    """
     order = pl.col("grade").replace_strict(
         {grade: i for i, grade in enumerate(ALL_GRADES)}, return_dtype=pl.Int64
     )
-    seen = defects.filter(pl.col("grade") != "ignore").with_row_index("row")
-    area = pl.coalesce("area_um2", "area_px", pl.lit(0.0))
-    by = [order, pl.col("severity"), area, pl.col("row")]
-    return seen.sort(by, descending=[False, True, True, False])
+    keys = defects.select(
+        order.alias("order"),
+        "severity",
+        pl.coalesce("area_um2", "area_px", pl.lit(0.0)).alias("area"),
+        pl.int_range(pl.len()).alias("row"),
+    ).filter(pl.col("order") < ALL_GRADES.index("ignore"))
+    by = ["order", "severity", "area", "row"]
+    first = keys.sort(by, descending=[False, True, True, False]).head(count)
+    return defects[first["row"]]
 
 
 def _worst(made: Assessment) -> list[Block]:
-    worst = worst_first(made.defects)
+    worst = worst_first(made.defects, _WORST)
     if not len(worst):
         return []
+    seen = int((made.defects["grade"] != "ignore").sum())
     sized = "area_um2" if made.rules.units == "um" else "area_px"
     unit = "µm²" if made.rules.units == "um" else "px"
     columns = (
@@ -183,7 +193,7 @@ def _worst(made: Assessment) -> list[Block]:
         Column("grade_reason", "Because"),
         Column("id", "Defect"),
     )
-    ranked = worst.head(_WORST).with_row_index("rank", offset=1)
+    ranked = worst.with_row_index("rank", offset=1)
     rows = tuple(ranked.select([column.key for column in columns]).iter_rows())
     blocks: list[Block] = [
         Table(
@@ -195,10 +205,10 @@ def _worst(made: Assessment) -> list[Block]:
             interactive=True,
         )
     ]
-    if len(worst) > _WORST:
+    if seen > _WORST:
         blocks.append(
             Paragraph(
-                f"The {_WORST} worst of {len(worst):,} defects; all of them are in defects.parquet "
+                f"The {_WORST} worst of {seen:,} defects; all of them are in defects.parquet "
                 "and defects.csv."
             )
         )

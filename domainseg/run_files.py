@@ -1,0 +1,9 @@
+"""Names of what a run leaves in its folder, for those who look for it without writing any."""
+
+from __future__ import annotations
+
+TABLE = "objects.parquet"
+LABELS = "labels.tif"
+LABEL_STORE = "labels.ome.zarr"
+OVERLAY = "overlay.png"
+COCO = "objects.coco.json"
