@@ -29,6 +29,13 @@ from domainseg.run_folder import read_record
 from domainseg.units import by_unit
 
 DEFECTS = "defects.parquet"
+_NEEDED = (
+    *("id", "class", "score", "area_px", "x_px", "y_px", "x0_px", "y0_px", "x1_px", "y1_px"),
+    *("solidity", "touches_border", "eq_diameter_px", "eq_diameter_um"),
+    *("length_px", "length_um", "skeleton_length_px", "skeleton_length_um"),
+    *("mean_width_px", "mean_width_um"),
+)
+"""Columns of a run's table that a lot is made of."""
 
 
 def read_lot(
@@ -136,6 +143,15 @@ def _run(
     _ = read_objects(folder, image)  # refuses what is damaged
     path = folder / DEFECTS if (folder / DEFECTS).is_file() else folder / OBJECTS
     table = pl.read_parquet(path)
+    if missing := [name for name in _NEEDED if name not in table.columns]:
+        raise InputError(
+            sentence(
+                path,
+                found=f"no column {missing[0]}",
+                wanted="the columns that predict writes now",
+                fix="predict again",
+            )
+        )
     if len(table) != image.objects:
         raise InputError(
             sentence(

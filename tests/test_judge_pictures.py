@@ -138,6 +138,17 @@ def test_images_of_one_unit_are_one(two: Path) -> None:
         )
 
 
+def test_what_is_judged_per_mm2_is_shown_per_mm2(two: Path) -> None:
+    (two / "rules.yaml").write_text(RULES.replace("metric: count,", "metric: density_per_mm2,"))
+    judge([two / "run"], rules=two / "rules.yaml", out=two / "out", formats=["json"])
+    report = json.loads((two / "out" / "report.json").read_text("utf-8"))
+    blocks = [block for section in report["sections"] for block in section["blocks"]]
+    (totals,) = [block for block in blocks if block["type"] == "key_numbers"]
+    area = 2 * 64 * 96 * 0.25 / 1e6
+    assert totals["values"]["inspected_mm2"]["value"] == pytest.approx(area)
+    assert totals["values"]["density_per_mm2"]["value"] == pytest.approx(4 / area)
+
+
 def test_equal_runs_give_equal_files(two: Path) -> None:
     try:
         pdf.require()

@@ -176,6 +176,13 @@ def test_a_die_grid_that_does_not_fit_is_refused(
         judged(wafer, grid=path)
 
 
+def test_a_run_of_an_older_table_is_refused(wafer: Path) -> None:
+    (path,) = (wafer / "run").rglob("objects.parquet")
+    pl.read_parquet(path).drop("skeleton_length_um").write_parquet(path)
+    with pytest.raises(InputError, match="found no column skeleton_length_um, wanted"):
+        judged(wafer)
+
+
 def test_a_run_that_was_changed_by_hand_is_refused(wafer: Path) -> None:
     (path,) = (wafer / "run").rglob("objects.parquet")
     pl.read_parquet(path).head(3).write_parquet(path.with_name("defects.parquet"))

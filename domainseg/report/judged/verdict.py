@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from domainseg.quality.assess import Assessment, RuleResult, counts_by_grade
-from domainseg.quality.lot_numbers import Number
+from domainseg.quality.lot_numbers import MM2_PER_CM2, Number
 from domainseg.quality.rules import GRADES
 from domainseg.quality.statistics import Interval, poisson_interval
 from domainseg.report.document import (
@@ -83,6 +83,11 @@ def _key_numbers(made: Assessment) -> KeyNumbers:
     area = None if None in areas else sum(a for a in areas if a is not None)
     grades = counts_by_grade(made.defects)
     total = sum(grades[name] for name in GRADES)
+    # Cells are counted per mm2, and defects per cm2; the rules say which these are.
+    small = any(rule.metric == "density_per_mm2" for rule in made.rules.accept)
+    unit = "mm" if small else "cm"
+    if area is not None and small:
+        area *= MM2_PER_CM2
     density = Number(None)
     if area:
         density = Number(total / area, poisson_interval(total, exposure=area))
@@ -92,9 +97,14 @@ def _key_numbers(made: Assessment) -> KeyNumbers:
             "defects", "Defects that count", total, COUNT, note=aside.replace("mores", "more")
         ),
         KeyNumber(
-            "density_per_cm2", "Density", density.value, MEASURE, "per cm²", density.interval
+            f"density_per_{unit}2",
+            "Density",
+            density.value,
+            MEASURE,
+            f"per {unit}²",
+            density.interval,
         ),
-        KeyNumber("inspected_cm2", "Inspected area", area, MEASURE, "cm²"),
+        KeyNumber(f"inspected_{unit}2", "Inspected area", area, MEASURE, f"{unit}²"),
         KeyNumber(
             "critical",
             "Critical",
