@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from domainseg import __version__
-from domainseg.atomic import atomic_path, atomic_text, writing_below
-from domainseg.errors import OutputError, UsageError, sentence
+from domainseg.atomic import atomic_path, atomic_text, make_folder, writing_below
+from domainseg.errors import UsageError, sentence
 from domainseg.gallery import unit_pictures, worst_pictures
 from domainseg.graded_outlines import write_coco, write_geojson
 from domainseg.lots import read_lot, run_folders
@@ -104,17 +104,7 @@ def judge(
     runs = run_folders(places)
     _require_apart(folder, places, runs)
     made = assess(lot, law, zones)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            sentence(
-                folder,
-                found=error.strerror or "no folder",
-                wanted="a folder to write into",
-                fix="choose another output folder",
-            )
-        ) from error
+    make_folder(folder)
     shown = bool({"html", "pdf"} & set(formats))
     document = judged_document(
         made,

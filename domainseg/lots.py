@@ -131,15 +131,12 @@ def _with_size(image: InspectedImage, spacing_um: Spacing) -> InspectedImage:
     return replace(image, spacing_um=spacing_um, inspected_um2=area)
 
 
-def _run(
-    folder: Path,
-    image: InspectedImage,
-    grids: Mapping[str, DieGrid],
-    plan: NDArray[np.int64] | None,
-    said: ImageOf | None,
-) -> Lot:
-    if said is not None and said.spacing_um is not None:
-        _require_size(image, said)
+def _table(folder: Path, image: InspectedImage) -> pl.DataFrame:
+    """Return the defects of a run, with what ``defects`` added where it was called.
+
+    Raises:
+        InputError: the table is damaged, older, or of another number of objects.
+    """
     _ = read_objects(folder, image)  # refuses what is damaged
     path = folder / DEFECTS if (folder / DEFECTS).is_file() else folder / OBJECTS
     table = pl.read_parquet(path)
@@ -161,6 +158,19 @@ def _run(
                 fix="run `domainseg defects` again",
             )
         )
+    return table
+
+
+def _run(
+    folder: Path,
+    image: InspectedImage,
+    grids: Mapping[str, DieGrid],
+    plan: NDArray[np.int64] | None,
+    said: ImageOf | None,
+) -> Lot:
+    if said is not None and said.spacing_um is not None:
+        _require_size(image, said.spacing_um, f"manifest, line {said.line}", rtol=1e-3)
+    table = _table(folder, image)
     grid = grids.get(image.name)
     if grids and grid is None:
         raise MissingInputError(
@@ -205,16 +215,13 @@ def _run(
     return Lot((unit,), defects, image.model.classes, tuple(warnings))
 
 
-def _require_size(image: InspectedImage, said: ImageOf) -> None:
-    """Raise InputError where the image's own pixel size is another than the table's."""
-    assert said.spacing_um is not None
-    if image.spacing_um is not None and not np.allclose(
-        image.spacing_um, said.spacing_um, rtol=1e-3
-    ):
-        found, wanted = (f"{y:g} x {x:g} um" for y, x in (said.spacing_um, image.spacing_um))
+def _require_size(image: InspectedImage, given: Spacing, where: str, *, rtol: float) -> None:
+    """Raise InputError where the image's own pixel size is another than the one given."""
+    if image.spacing_um is not None and not np.allclose(image.spacing_um, given, rtol=rtol):
+        found, wanted = (f"{y:g} x {x:g} um" for y, x in (given, image.spacing_um))
         raise InputError(
             sentence(
-                f"manifest, line {said.line}",
+                where,
                 found=f"pixels of {found}",
                 wanted=f"{wanted}, those of the run of {image.name}",
                 fix="correct one of them",
@@ -230,16 +237,7 @@ def _of_grid(image: InspectedImage, grid: DieGrid) -> InspectedImage:
     """
     if image.spacing_um is None:
         return _with_size(image, grid.spacing_um)
-    if not np.allclose(image.spacing_um, grid.spacing_um, rtol=1e-4):
-        found, wanted = (f"{y:g} x {x:g} um" for y, x in (grid.spacing_um, image.spacing_um))
-        raise InputError(
-            sentence(
-                f"die grid of {image.name}",
-                found=f"pixels of {found}",
-                wanted=f"{wanted}, those of the run",
-                fix="correct spacing_um",
-            )
-        )
+    _require_size(image, grid.spacing_um, f"die grid of {image.name}", rtol=1e-4)
     return image
 
 

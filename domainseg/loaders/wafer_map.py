@@ -12,19 +12,9 @@ from numpy.typing import NDArray
 
 from domainseg.errors import InputError, RecipeError, sentence
 from domainseg.loaders.npz import BEYOND
+from domainseg.quality.signature import PATTERNS as PATTERNS
 from domainseg.records import Entry, Sample
 
-PATTERNS: tuple[str, ...] = (
-    "Center",
-    "Donut",
-    "Edge-Loc",
-    "Edge-Ring",
-    "Loc",
-    "Near-full",
-    "Random",
-    "Scratch",
-)
-"""Names of the patterns, the classes of every loader of wafer maps."""
 NO_PATTERN = "None"
 """The label of a wafer on which somebody looked for a pattern and found none."""
 NO_DIE, PASS, FAIL = 0, 1, 2

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, convolve
 from scipy.ndimage import label as components
 
-SIGNATURES = (
+PATTERNS: tuple[str, ...] = (
     "Center",
     "Donut",
     "Edge-Loc",
@@ -28,8 +28,9 @@ SIGNATURES = (
     "Near-full",
     "Random",
     "Scratch",
-    "none",
 )
+"""Names of the patterns, the classes of every loader of wafer maps too."""
+SIGNATURES = (*PATTERNS, "none")
 _NEIGHBOURS = np.ones((3, 3))
 _SECTORS = 24
 Mask = NDArray[np.bool_]
