@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from domainseg.models import self_similarity as room
-from domainseg.models.self_similarity import SelfSimilarity, residue, self_similarity
+from domainseg.models.self_similarity import SelfSimilarity, residues, self_similarity
 from domainseg.models.unet import UNet
 
 REACH_PX = 24 + 2 * room.REACH + 4
 """Farther than this from a pixel nothing matters to it."""
+
+
+def residue(image: Tensor, nearest: int, farthest: int) -> Tensor:
+    """Return the residue against all directions."""
+    return residues(image, nearest, farthest)[:, : image.shape[1]]
 
 
 def lines(period: int, *, side: int = 96) -> Tensor:
@@ -84,15 +89,15 @@ def test_the_processor_and_whole_planes_make_the_same(
     distances: tuple[int, int], channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = torch.rand((1, channels, 70, 96), generator=torch.Generator().manual_seed(8))
-    kernel = residue(image, *distances)
+    kernel = residues(image, *distances)
     margin = distances[1] + room.CELL * room.REACH
     mode = "reflect" if margin < 70 else "replicate"
     padded = torch.nn.functional.pad(image, (margin,) * 4, mode=mode)
     for strip in (room.STRIP_PX, 6 * 96):
         monkeypatch.setattr(room, "STRIP_PX", strip)
-        planes = torch.empty_like(image[0])
+        planes = image.new_empty((room.RESIDUES, channels, 70, 96))
         room._in_planes(padded[0], planes, *distances)
-        torch.testing.assert_close(kernel[0], planes, rtol=0, atol=2e-6)
+        torch.testing.assert_close(kernel[0], planes.flatten(0, 1), rtol=0, atol=2e-6)
 
 
 def test_a_far_pixel_changes_nothing() -> None:
@@ -153,9 +158,25 @@ def test_the_network_sees_the_residue_beside_the_image() -> None:
     with torch.inference_mode():
         network(image)
     assert isinstance(network.beside, SelfSimilarity)
-    assert seen[0].shape == (1, 2, 64, 64)
+    assert seen[0].shape == (1, 4, 64, 64)
     np.testing.assert_array_equal(seen[0][:, 1:], network.beside(image))
 
 
 def test_no_distances_make_no_module() -> None:
     assert self_similarity(1, None) is None
+
+
+def test_what_runs_along_lines_stays_in_the_residue_across_them() -> None:
+    image = lines(10)
+    scratch = torch.zeros_like(image)
+    scratch[..., 46:49] = 0.1
+    made = residues(image + scratch, 8, 24)
+    inside = scratch[0, 0] > 0
+    everywhere, along_rows, along_columns = made[0]
+    # Lines run along columns: there the scratch is like itself, across them nothing is like it.
+    assert everywhere[inside].abs().max() < 0.01
+    assert along_columns[inside].abs().max() < 0.01
+    assert 0.09 < along_rows[inside].mean() < 0.11
+    assert along_rows[~inside].abs().mean() < 0.01
+    turned = residues((image + scratch).mT.contiguous(), 8, 24)[0]
+    torch.testing.assert_close(turned[2], along_rows.mT.contiguous(), rtol=0, atol=1e-5)

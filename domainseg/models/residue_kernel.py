@@ -123,7 +123,7 @@ def _take(
 
 
 @kernel
-def residue_of_rows(
+def residues_of_rows(
     padded: NDArray[np.float32],
     out: NDArray[np.float32],
     steps: NDArray[np.int64],
@@ -131,12 +131,13 @@ def residue_of_rows(
     shape: tuple[int, int, int],
     scale: tuple[float, float],
 ) -> None:
-    """Write the residue of some rows of cells of ``padded`` into ``out``.
+    """Write the residues of some rows of cells of ``padded`` into ``out``.
 
     Parameters:
         padded: float32 ``(C, H + 2 margin, W + 2 margin)``.
-        out: float32 ``(C, H, W)``, even H and W, written where ``rows`` says.
-        steps: int64 ``(N, 2)``, rows and columns to go to what is compared.
+        out: float32 ``(3, C, H, W)``, even H and W, written where ``rows`` says: against what
+            lies at all steps, at the first half of them, at the other half.
+        steps: int64 ``(2 N, 2)``, rows and columns to go to what is compared.
         rows: first row of cells and the one behind the last.
         shape: margin in px, cells that a square reaches, cells of a square.
         scale: what is added to the best cost, and how fast the weights fall with the cost.
@@ -145,7 +146,8 @@ def residue_of_rows(
     around = 2 * reach
     least = np.float32(scale[0] * 4 * cells)
     slope = np.float32(scale[1])
-    across = out.shape[2] // 2
+    across = out.shape[3] // 2
+    half = steps.shape[0] // 2
     for top in range(rows[0], rows[1], ROWS):
         high = min(ROWS, rows[1] - top)
         for left in range(0, across, COLUMNS):
@@ -158,6 +160,11 @@ def residue_of_rows(
                 away = (steps[step, 0], steps[step, 1])
                 _compared(padded, y - 2 * reach, x - 2 * reach, away, square)
                 _boxed(square, down, costs[step])
+            made = out[:, :, 2 * top : 2 * (top + high), 2 * left : 2 * (left + wide)]
+            for part in range(2):
+                chosen = slice(part * half, (part + 1) * half)
+                weights = costs[chosen].copy()
+                _weigh(weights, least, slope)
+                _take(padded, y, x, steps[chosen], weights, made[1 + part])
             _weigh(costs, least, slope)
-            made = out[:, 2 * top : 2 * (top + high), 2 * left : 2 * (left + wide)]
-            _take(padded, y, x, steps, costs, made)
+            _take(padded, y, x, steps, costs, made[0])

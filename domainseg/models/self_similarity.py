@@ -6,6 +6,10 @@ below (the cell-to-cell comparison of wafer inspection), each counted by how wel
 around the two agree (non-local means: Buades, Coll and Morel, CVPR 2005). What remains is noise
 wherever the pattern has its like (Davy, Ehret, Morel and Delbracio, ICIP 2018), and a network
 finds a spot in noise far sooner than a spot in a pattern that it must learn first.
+
+What runs along a row or a column, such as a scratch beside lines, is like itself there. So three
+residues are made: against what lies in all four directions, along the row alone, and along the
+column alone; in one of the last two it remains.
 """
 
 from __future__ import annotations
@@ -21,8 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainseg.models.encoders import build_encoder_beside
-from domainseg.models.residue_kernel import residue_of_rows
+from domainseg.models.residue_kernel import residues_of_rows
 
+RESIDUES = 3
+"""Of each channel: against all directions, along rows, along columns."""
 CELL = 2
 """Side in px of the cells that squares are compared in; windows are multiples of it."""
 REACH = 2
@@ -52,7 +58,7 @@ def check_distances(distances: tuple[int, int] | None) -> None:
 
 
 class SelfSimilarity(nn.Module):
-    """Each channel less its like at a distance, over the deviation that training saw.
+    """Each channel less its like at a distance, three times, over the deviation of training.
 
     ``nearest`` and ``farthest`` are the least and greatest distance in px, along rows and
     columns: the farthest covers the period of the pattern, the nearest what is compared with
@@ -63,12 +69,12 @@ class SelfSimilarity(nn.Module):
         super().__init__()
         self.nearest = nearest
         self.farthest = farthest
-        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.norm = nn.BatchNorm2d(RESIDUES * channels, affine=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the residue of ``(B, C, H, W)`` in [0, 1], even H and W, of the same shape."""
+        """Return the residues ``(B, 3 C, H, W)`` of ``(B, C, H, W)`` in [0, 1], even H and W."""
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-            normed: Tensor = self.norm(residue(image.float(), self.nearest, self.farthest))
+            normed: Tensor = self.norm(residues(image.float(), self.nearest, self.farthest))
         return normed
 
 
@@ -115,25 +121,30 @@ def encoder_beside(
         architecture.encoder,
         architecture.weights,
         channels=channels,
-        beside=0 if beside is None else channels,
+        beside=0 if beside is None else RESIDUES * channels,
         depth=architecture.depth,
     )
     return encoder, beside
 
 
-def residue(image: Tensor, nearest: int, farthest: int) -> Tensor:
-    """Return float32 ``(B, C, H, W)`` less the mean of what is like it, even H and W."""
+def residues(image: Tensor, nearest: int, farthest: int) -> Tensor:
+    """Return float32 ``(B, 3 C, H, W)``, even H and W: the image less the mean of its like.
+
+    First the channels against all directions, then against what lies along their row, then along
+    their column.
+    """
     margin = farthest + CELL * REACH
     # Mirrored, as the image is at its border; what is narrower than that ends as it ends.
     mode = "reflect" if min(image.shape[2:]) > margin else "replicate"
     padded = F.pad(image, (margin,) * 4, mode=mode)
-    made = torch.empty_like(image, memory_format=torch.contiguous_format)
+    batch, channels, height, width = image.shape
+    made = image.new_empty((batch, RESIDUES, channels, height, width))
     if image.device.type == "cpu":
         _on_processor(padded, made, nearest, farthest)
-        return made
-    for one, out in zip(padded, made, strict=True):
-        _in_planes(one, out, nearest, farthest)
-    return made
+    else:
+        for one, out in zip(padded, made, strict=True):
+            _in_planes(one, out, nearest, farthest)
+    return made.flatten(1, 2)
 
 
 def _on_processor(padded: Tensor, made: Tensor, nearest: int, farthest: int) -> None:
@@ -141,7 +152,7 @@ def _on_processor(padded: Tensor, made: Tensor, nearest: int, farthest: int) -> 
     steps = np.array(
         [
             (sign * far * (axis == 0), sign * far * (axis == 1))
-            for axis in (0, 1)
+            for axis in (1, 0)
             for far in range(nearest, farthest + 1)
             for sign in (1, -1)
         ]
@@ -149,12 +160,12 @@ def _on_processor(padded: Tensor, made: Tensor, nearest: int, farthest: int) -> 
     shape = (farthest + CELL * REACH, REACH, (2 * REACH + 1) ** 2)
     scale = (LEAST, 1 / (TEMPERATURE * POWER))
     source, target = padded.contiguous().numpy(), made.numpy()
-    rows = made.shape[2] // CELL
+    rows = made.shape[3] // CELL
 
     def band(task: tuple[int, int]) -> None:
         index, top = task
         bounds = (top, min(top + BAND_ROWS, rows))
-        residue_of_rows(source[index], target[index], steps, bounds, shape, scale)
+        residues_of_rows(source[index], target[index], steps, bounds, shape, scale)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         tasks = itertools.product(range(len(source)), range(0, rows, BAND_ROWS))
@@ -162,19 +173,20 @@ def _on_processor(padded: Tensor, made: Tensor, nearest: int, farthest: int) -> 
 
 
 def _in_planes(padded: Tensor, out: Tensor, nearest: int, farthest: int) -> None:
-    """Write the residue of ``padded`` into ``out``, all distances of a strip at a time."""
-    rows, columns = out.shape[1:]
+    """Write the residues of ``padded`` into ``out``, all distances of a strip at a time."""
+    rows, columns = out.shape[2:]
     margin = farthest + CELL * REACH
     high = max(1, STRIP_PX // (columns * CELL)) * CELL
     for top in range(0, rows, high):
         strip = padded[:, top : min(top + high, rows) + 2 * margin]
-        out[:, top : top + high] = _strip_residue(strip, nearest, farthest)
+        for number, axes in enumerate(((2, 1), (2,), (1,))):
+            out[number, :, top : top + high] = _strip_residue(strip, nearest, farthest, axes)
 
 
-def _strip_residue(padded: Tensor, nearest: int, farthest: int) -> Tensor:
+def _strip_residue(padded: Tensor, nearest: int, farthest: int, axes: tuple[int, ...]) -> Tensor:
     """Return the residue ``(C, h, w)`` of a strip that has a margin on all sides."""
     edge = CELL * REACH
-    cost, like = zip(*_compared(padded, nearest, farthest), strict=True)
+    cost, like = zip(*_compared(padded, nearest, farthest, axes), strict=True)
     costs = F.avg_pool2d(torch.stack(cost), CELL)
     costs = _boxed(_boxed(costs, 1), 2).div_((2 * REACH + 1) ** 2)
     best = costs.amin(0) + LEAST
@@ -191,12 +203,15 @@ def _strip_residue(padded: Tensor, nearest: int, farthest: int) -> Tensor:
     return seen - mean.view(seen.shape)
 
 
-def _compared(padded: Tensor, nearest: int, farthest: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _compared(
+    padded: Tensor, nearest: int, farthest: int, axes: tuple[int, ...]
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the squared difference from what lies at each distance, and that itself.
 
-    ``(h, w)`` and ``(C, h, w)``, of what is ``farthest`` px and more inside; four directions.
+    ``(h, w)`` and ``(C, h, w)``, of what is ``farthest`` px and more inside; both ways along
+    ``axes``.
     """
-    for axis in (1, 2):
+    for axis in axes:
         across = 3 - axis
         along = padded.narrow(across, farthest, padded.shape[across] - 2 * farthest)
         size = padded.shape[axis] - 2 * farthest
