@@ -17,12 +17,19 @@ from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, open_image
 from domainseg.images.normalise import Range
 from domainseg.model_plane import model_plane
+from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.model_file import read_card
 from domainseg.recipe import Recipe, load_recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
 from domainseg.runs import RunOptions
-from domainseg.segmenter import choose_device, choose_precision, map_maker
+from domainseg.segmenter import (
+    build_network,
+    choose_device,
+    choose_precision,
+    open_engine,
+)
 from domainseg.sources import open_source
+from domainseg.tiling.forward import MapMaker
 from domainseg.tiling.grid import Lattice, tiles
 from domainseg.tiling.plan import GPU_QUEUES, MB, QUEUES, WorkPlan, plan_work
 from domainseg.tiling.probe import Probe, probe_network
@@ -136,7 +143,11 @@ def predict_budget(
                 fix="leave it out",
             )
         )
-    layers = recipe.head.layers(len(wanted.classes))
+    # Objects found one by one leave no maps, and as many label planes as they overlap.
+    dense = not isinstance(recipe.head, DetectionHead)
+    layers = (
+        1 if isinstance(recipe.head, DetectionHead) else recipe.head.layers(len(wanted.classes))
+    )
     return Budget(
         image_px=image_px,
         grid_px=grid_px,
@@ -154,8 +165,8 @@ def predict_budget(
         ),
         network_mb=network_mb,
         device_mb=probe.device_bytes / MB,
-        maps_bytes=MAP_BYTES * layers * math.prod(grid_px),
-        codes_bytes=CODE_BYTES * layers * math.prod(grid_px),
+        maps_bytes=dense * MAP_BYTES * layers * math.prod(grid_px),
+        codes_bytes=dense * CODE_BYTES * layers * math.prod(grid_px),
         labels_bytes=round(LABEL_BYTES * layers * math.prod(image_px)),
         seconds=probe.window_s * windows,
         notes=(*wanted.notes, *note),
@@ -255,18 +266,19 @@ def _probe(job: _Job) -> Probe:
     """Build the network of a job and measure it; neither speed nor memory depend on weights."""
     recipe = recipe_from_json(job.recipe, where="recipe")
     channels = recipe.data.channel_count
-    architecture = recipe.model.without_weights()
-    network = architecture.build(channels, recipe.head.outputs(len(job.classes)))
+    bare = recipe.model_copy(update={"model": recipe.model.without_weights()})
+    network = build_network(bare, job.classes)
     device = choose_device(job.device)
-    make_maps = map_maker(
+    engine = open_engine(
         network,
         recipe,
         job.classes,
         device=device,
         precision=choose_precision(job.precision, device),
     )
-    make_maps = replace(make_maps, symmetries=recipe.tiling.symmetries)
-    return probe_network(make_maps, job.window_px, channels=channels, batch=job.batch, timed=TIMED)
+    if isinstance(engine, MapMaker):
+        engine = replace(engine, symmetries=recipe.tiling.symmetries)
+    return probe_network(engine, job.window_px, channels=channels, batch=job.batch, timed=TIMED)
 
 
 def _by(shape: tuple[int, int]) -> str:

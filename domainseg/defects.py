@@ -16,7 +16,7 @@ from domainseg.atomic import atomic_path
 from domainseg.errors import InputError, sentence
 from domainseg.images import image_sha256, open_image
 from domainseg.images.image import Image
-from domainseg.images.label_store import open_label_plane, plane_names
+from domainseg.images.label_store import open_label_plane, stored_names
 from domainseg.images.regions import Box
 from domainseg.instances.class_votes import vote_columns, votes_in
 from domainseg.quality.calibration import Calibration
@@ -24,9 +24,8 @@ from domainseg.quality.contrast import Ring, RingSums, contrast_columns
 from domainseg.quality.die_grid import DieGrid, read_die_grids
 from domainseg.quality.positions import position_columns
 from domainseg.quality.repeaters import repeaters
-from domainseg.recipe import recipe_from_json
 from domainseg.run_files import LABEL_STORE, TABLE
-from domainseg.run_folder import MAPS, RECORD, read_record
+from domainseg.run_folder import MAPS, read_record
 from domainseg.tiling.store import existing_store
 
 PARQUET = "defects.parquet"
@@ -99,7 +98,10 @@ def add_defects(
                     fix="predict it again",
                 )
             )
-        labels = [open_label_plane(folder / LABEL_STORE, name) for name in _planes(folder, record)]
+        labels = [
+            open_label_plane(folder / LABEL_STORE, name)
+            for name in stored_names(folder / LABEL_STORE)
+        ]
         rings = _rings(labels, opened, table, ring or Ring(), _unseen(record), tell)
         parts = [table, contrast_columns(table, rings, opened.channels)]
     parts.append(vote_columns(table, _votes(folder, record, labels, tell), classes))
@@ -162,12 +164,6 @@ def _confidence(record: dict[str, Any], table: pl.DataFrame) -> pl.Series:
         return pl.Series("confidence", [None] * table.height, pl.Float64)
     made = Calibration.from_json(stored).apply(table["score"].to_numpy())
     return pl.Series("confidence", made)
-
-
-def _planes(folder: Path, record: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the label planes of a run, one a layer."""
-    recipe = recipe_from_json(record["recipe"], where=str(folder / RECORD))
-    return plane_names(recipe.head.layers(len(record["model"]["classes"])))
 
 
 def _rings(

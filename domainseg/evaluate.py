@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import Image, write_labels
 from domainseg.images.channels import DIE_FAILS
-from domainseg.images.label_store import open_label_plane, plane_names
+from domainseg.images.label_store import open_label_plane, stored_names
 from domainseg.images.normalise import Range
 from domainseg.images.resample import Grid, labels_to_source
 from domainseg.instances.detection import DetectionRule
@@ -26,7 +26,10 @@ from domainseg.instances.evaluation import (
 )
 from domainseg.instances.evidence import Evidence, Inspection, Looking
 from domainseg.instances.export import join_objects, table_instances
+from domainseg.instances.panoptic_quality import Panoptic
 from domainseg.model_plane import group_ranges, object_diameter
+from domainseg.models.heads.panoptic import PanopticHead
+from domainseg.panoptic import read_merged
 from domainseg.recipe import Recipe, with_overrides
 from domainseg.recipe_sections import Evaluate
 from domainseg.records import Array, Entry, Instances, Sample
@@ -75,9 +78,9 @@ def evaluate_model(
     so that a report can show where the model is wrong; a run that is there is scored again,
     not run again.
 
-    What ``evaluate.defects`` and ``evaluate.labels`` ask for is scored too. Of an image
-    with a label and no drawn truth no object is matched: what it shows is scored, and with
-    ``evaluate.defects`` one that is labelled with no class has no defect anywhere.
+    What ``evaluate.defects``, ``evaluate.labels`` and ``evaluate.coco`` ask for is scored too.
+    Of an image with a label and no drawn truth no object is matched: what it shows is scored,
+    and with ``evaluate.defects`` one that is labelled with no class has no defect anywhere.
 
     A model that works at an object diameter is given what `predict` would be given: the
     training's, or ``options.diameter_px``. With ``true_diameter`` each image is scaled by
@@ -85,8 +88,8 @@ def evaluate_model(
 
     Raises:
         InputError: the data cannot be used, the part is empty, an image has neither truth
-            nor label, or the classes that ``evaluate.by_class`` or labels compare are not
-            those of the model.
+            nor label, or the classes that ``evaluate.by_class``, ``evaluate.coco`` or labels
+            compare are not those of the model.
         OutputError: ``out`` holds results of another model or setting.
         UsageError: ``true_diameter`` with another diameter, or for a model without one.
     """
@@ -144,7 +147,12 @@ def _unsplit(recipe: Recipe) -> Recipe:
 def _require_classes(model: Model, source: Source) -> None:
     """Raise InputError where classes are compared and those of data and model differ."""
     asked = model.segmenter.recipe.evaluate
-    options = {"evaluate.by_class": asked.by_class, "evaluate.labels": asked.labels}
+    options = {
+        "evaluate.by_class": asked.by_class,
+        "evaluate.labels": asked.labels,
+        "evaluate.coco": asked.coco,
+        "evaluate.panoptic": asked.panoptic,
+    }
     if on := [name for name, value in options.items() if value]:
         _require_same_classes(model, source, fix=f", or set {on[0]}=false")
 
@@ -164,8 +172,12 @@ def _require_same_classes(model: Model, source: Source, *, fix: str = "") -> Non
 
 def _looking(asked: Evaluate, model: Model, source: Source) -> Looking:
     """Return what an evaluation gathers beside matched objects."""
+    head = model.segmenter.recipe.head
     return Looking(
         defects=asked.defects,
+        coco=asked.coco,
+        panoptic=asked.panoptic,
+        stuff=head.stuff or () if isinstance(head, PanopticHead) else (),
         rule=DetectionRule(tolerance_px=asked.tolerance_px, min_cover=asked.min_cover),
         boundary_px=asked.boundary_px,
         size_bins_px=(*asked.size_bins_px, math.inf),
@@ -178,10 +190,11 @@ def _looking(asked: Evaluate, model: Model, source: Source) -> Looking:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the model sees in an image: a label map or objects, and its foreground if asked."""
+    """What the model sees in an image: a label map or objects, and what is asked beside."""
 
     objects: Array | Instances
     foreground: NDArray[np.uint8] | None
+    segments: Panoptic | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +266,9 @@ class _Scoring:
                 foreground=seen.foreground,
                 failing=failing,
                 ignore=sample.ignore,
+                crowds=sample.crowds,
+                semantic=sample.semantic,
+                segments=seen.segments,
                 spacing_um=sample.spacing_um,
                 kind=sample.kind,
             )
@@ -263,13 +279,10 @@ class _Scoring:
         """Whether label maps are compared, not objects: no class, no overlap, one layer."""
         recipe = self.model.segmenter.recipe
         asked = recipe.evaluate
-        as_objects = asked.by_class or asked.defects or asked.labels or recipe.head.overlapping
-        return self.layers == 1 and not as_objects
-
-    @property
-    def layers(self) -> int:
-        """Number of layers that the model decodes."""
-        return self.model.segmenter.make_maps.layers
+        wanted = asked.by_class or asked.defects or asked.labels or asked.coco or asked.panoptic
+        if wanted or recipe.head.overlapping:
+            return False
+        return self.model.segmenter.make_maps.layers == 1
 
     def seen(self, sample: Sample, entry: Entry) -> _Seen:
         """Return what the model sees in a sample: a label map where `plain`, else objects.
@@ -286,6 +299,7 @@ class _Scoring:
             return _Seen(
                 made.labels[0] if plain else made.instances(),
                 made.foreground if ranked else None,
+                made.panoptic,
             )
         folder = self.out / entry.id
         area = within_edges(self.model.segmenter.recipe, sample)
@@ -311,14 +325,18 @@ class _Scoring:
     def stored(self, run: Run, *, plain: bool) -> _Seen:
         """Return what a run folder holds, as `seen`."""
         store = run.folder / LABEL_STORE
-        planes = [open_label_plane(store, name) for name in plane_names(self.layers)]
+        planes = [open_label_plane(store, name) for name in stored_names(store)]
         labels = np.stack([np.asarray(plane[:, :]) for plane in planes])
         if plain:
             return _Seen(np.asarray(labels[0]), None)
         classes = self.model.segmenter.classes
         objects = table_instances(labels, table=run.objects, class_names=classes)
-        ranked = self.evidence.looking.defects
-        return _Seen(objects, _stored_foreground(run.folder, objects.shape) if ranked else None)
+        looking = self.evidence.looking
+        return _Seen(
+            objects,
+            _stored_foreground(run.folder, objects.shape) if looking.defects else None,
+            read_merged(run.folder) if looking.panoptic else None,
+        )
 
 
 def _stored_foreground(folder: Path, shape: tuple[int, int]) -> NDArray[np.uint8] | None:

@@ -16,7 +16,7 @@ from PIL import ImageDraw
 from domainseg.errors import InputError
 from domainseg.images import image_sha256, open_image
 from domainseg.images.image import Image
-from domainseg.images.label_store import open_label_plane, plane_names
+from domainseg.images.label_store import open_label_plane, stored_names
 from domainseg.quality.assess import Assessment
 from domainseg.quality.lot import Unit
 from domainseg.quality.rules import GRADES
@@ -125,9 +125,7 @@ def _dotted(made: Assessment, image: str, folder: Path) -> Shot:
 def _shots_of(folder: Path, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[int, Shot]:
     record = read_record(folder)
     described = record["image"]
-    # Layers stand beside the objects; reading the recipe would load the network's library.
-    layers = len(list((folder / LABEL_STORE / "labels").glob("layer*")))
-    names = plane_names(max(1, layers))
+    names = stored_names(folder / LABEL_STORE)
     planes = [open_label_plane(folder / LABEL_STORE, name) for name in names]
     objects = pl.read_parquet(folder / OBJECTS).filter(
         pl.col("id").is_in([row["id"] for _, row in rows])

@@ -18,6 +18,8 @@ from pydantic import (
 
 from domainseg import catalog
 from domainseg.errors import RecipeError, sentence
+from domainseg.models.heads.panoptic import PanopticHead
+from domainseg.models.mask_rcnn import MaskRCNN
 from domainseg.recipe_errors import (
     Keys,
     MisfitError,
@@ -75,6 +77,7 @@ class Recipe(Section):
                     f"is {value}, wanted a multiple of {stride}, the stride of model.depth "
                     f"{self.model.depth}; change it",
                 )
+        self._families_fit()
         split = self.instances.split
         parts = split == "prominence" or (
             isinstance(split, dict) and "prominence" in split.values()
@@ -86,6 +89,48 @@ class Recipe(Section):
                 "head.name=height or instances.split=none",
             )
         return self
+
+    def _families_fit(self) -> None:
+        """Raise MisfitError where model and head, or rules of objects, do not go together."""
+        model, head = self.model, self.head
+        if model.family != head.family:
+            heads = catalog.names(one for one in catalog.HEADS if one.family == model.family)
+            raise MisfitError(
+                ("head", "name"),
+                f"is {head.name}, but model {model.name} draws {model.family}; use "
+                f"{' or '.join(heads)}",
+            )
+        if head.family != "objects":
+            return
+        width = model.semantic_channels if isinstance(model, MaskRCNN) else None
+        if isinstance(head, PanopticHead) != (width is not None):
+            raise MisfitError(
+                ("model", "semantic_channels"),
+                f"is {width or 'null'} with head {head.name}, wanted a width with head panoptic, "
+                "and null without; change one",
+            )
+        rules = self.instances
+        unfit = {
+            "split": rules.split is not None,
+            "link_px": bool(rules.link_px),
+            "merge_classes": rules.merge_classes,
+        }
+        if on := [name for name, value in unfit.items() if value]:
+            raise MisfitError(
+                ("instances", on[0]),
+                f"is set, but head {head.name} finds each object by itself; leave it out",
+            )
+        if self.tiling.symmetries != 1:
+            raise MisfitError(
+                ("tiling", "symmetries"),
+                f"is {self.tiling.symmetries}, but head {head.name} draws no maps to average; "
+                "use 1",
+            )
+        if self.train.equal_size_px is not None:
+            raise MisfitError(
+                ("train", "equal_size_px"),
+                f"is set, but head {head.name} counts every object alike; leave it out",
+            )
 
     def splits(self, classes: Sequence[str]) -> tuple[bool, ...]:
         """Return for each class whether its touching objects are parted.

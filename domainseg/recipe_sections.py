@@ -136,7 +136,9 @@ class Train(Section):
         seed: of weights, patches and augmentation.
         patch_px: side of a training patch on the model grid, a multiple of the stride.
         margin: side of what is cut out for augmentation, over ``patch_px``.
-        batch: patches per step.
+        batch: patches that go through the network together.
+        accumulate: batches per step, their gradients averaged: a step of many patches on a
+            machine that holds few.
         steps_per_epoch: steps between validations.
         object_share: share of patches drawn around an object.
         equal_size_px: objects count alike in the loss whatever their size: at first, each as
@@ -158,6 +160,7 @@ class Train(Section):
     patch_px: PositiveInt = 256
     margin: Annotated[float, Field(ge=1, le=3)] = 1.4
     batch: PositiveInt = 8
+    accumulate: PositiveInt = 1
     steps_per_epoch: PositiveInt = 100
     max_minutes: PositiveFloat | None = None
     max_epochs: PositiveInt | None = None
@@ -247,6 +250,10 @@ class Evaluate(Section):
         defects: report which objects were found and which calls are false, outlines, pixels
             and images ranked by probability: for objects that are thin, tiny or rare.
         labels: report which classes images show, of images with drawn truth too.
+        coco: report average precision and recall as COCO defines them, of masks and boxes, with
+            its cap of 100 objects of a class in an image and without; wants the classes of the
+            data to be those of the model.
+        panoptic: report panoptic quality, of objects and regions; wants head panoptic.
         tolerance_px: with ``defects``, how far beside an object a call may lie, px.
         min_cover: with ``defects``, share of an object that calls must cover to find it, and
             of a call that must lie on objects not to be false.
@@ -264,6 +271,8 @@ class Evaluate(Section):
     by_class: bool = False
     defects: bool = False
     labels: bool = False
+    coco: bool = False
+    panoptic: bool = False
     tolerance_px: Annotated[float, Field(ge=0)] = 2.0
     min_cover: Annotated[float, Field(gt=0, le=1)] = 0.1
     size_bins_px: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 4, 8, 16, 32, 64)

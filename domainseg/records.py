@@ -204,6 +204,8 @@ class Sample:
         semantic: int ``(H, W)`` class index per pixel (0 background), or None.
         ignore: bool ``(H, W)``, True where the pixel is left out of loss,
             normalisation and metrics (data bar, crowd, unlabelled), or None.
+        crowds: regions with a class in which nobody told the objects apart (COCO's
+            ``iscrowd``); their pixels are part of ``ignore``; None without any.
         tags: image-level labels (wafer patterns, "good").
         group: what must not straddle a split (plate, lot, patient); the id by default.
         kind: the stratum results are reported by (modality, product), or None.
@@ -216,6 +218,7 @@ class Sample:
     truth: Instances | None = None
     semantic: Array | None = None
     ignore: NDArray[np.bool_] | None = None
+    crowds: Instances | None = None
     tags: tuple[str, ...] = ()
     group: str = ""
     kind: str | None = None
@@ -258,6 +261,26 @@ class ListsUnlabelled(Protocol):
 
     def with_unlabelled(self) -> Self:
         """Return the loader that lists them too."""
+        ...
+
+
+@runtime_checkable
+class HasStuff(Protocol):
+    """A loader some of whose classes are regions of ``Sample.semantic``, never objects."""
+
+    @property
+    def stuff(self) -> tuple[str, ...]:
+        """Names of these classes, in the order of ``classes``."""
+        ...
+
+
+@runtime_checkable
+class TellsSkipped(Protocol):
+    """A data set that leaves out what cannot be used, and says so."""
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """A sentence for each kind of thing: how many, why, the first few; found so far."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""From a map store to everything a run leaves: labels, table, outlines, overlay.
+"""From the objects of an image to everything a run leaves: labels, table, outlines, overlay.
 
 In blocks, in the memory of a few of them, whatever the size of the image.
 """
@@ -9,10 +9,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,25 +32,14 @@ from domainseg.images.label_store import (
     plane_names,
 )
 from domainseg.images.levels import shrunk
-from domainseg.images.resample import Grid
-from domainseg.instances.basins import DecodeOptions
 from domainseg.instances.colours import class_colour, object_colour
 from domainseg.instances.harvest import Harvest, ObjectFiles, Scene, Sheaf, reap
 from domainseg.instances.measure import intensity_quanta
 from domainseg.instances.overlay import Canvas
-from domainseg.instances.residue import Settled
 from domainseg.instances.tile_graph import Box
 from domainseg.records import Array, Plane, Sample
 from domainseg.run_files import COCO, LABEL_STORE, LABELS, OVERLAY
-from domainseg.tiling.decoding import (
-    BlockWork,
-    DecodedStore,
-    block_boxes,
-    decoding,
-    spread,
-    window_of,
-)
-from domainseg.tiling.store import MapStore
+from domainseg.tiling.decoding import BlockWork, block_boxes, spread, window_of
 from domainseg.tiling.stream import in_order
 
 SCRATCH = ".scratch"
@@ -84,13 +73,49 @@ class Found:
     seconds: Mapping[str, float]
 
 
+class ObjectPlanes(Protocol):
+    """The objects of an image in layers of labels, which are painted on demand."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def layers(self) -> int:
+        """Number of layers; labels count through all of them."""
+        ...
+
+    @property
+    def links(self) -> int:
+        """Objects that there are fewer because some were linked."""
+        ...
+
+    def first(self, layer: int) -> int:
+        """Return the smallest label of a layer."""
+        ...
+
+    def classes_of(self, layer: int) -> NDArray[np.int16]:
+        """Return the class of each object of a layer, int16 ``(n,)``."""
+        ...
+
+    def scores_of(self, layer: int) -> NDArray[np.float32]:
+        """Return the score of each object of a layer, float32 ``(n,)``."""
+        ...
+
+    def boxes_of(self, layer: int) -> NDArray[np.int32]:
+        """Return a box around each object of a layer, int32 ``(n, 2, 2)``, px of the image."""
+        ...
+
+    def labels(self, box: Box) -> tuple[NDArray[np.int32], ...]:
+        """Return the labels of each layer in a box of the image, int32 ``(h, w)``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One image whose maps are there."""
+    """One image whose objects are known."""
 
     folder: Path
     sample: Sample
-    decoded: DecodedStore
+    decoded: ObjectPlanes
     class_names: tuple[str, ...]
     sha256: str
     work: BlockWork
@@ -101,7 +126,7 @@ class _Job:
 
     @property
     def layers(self) -> int:
-        return len(self.decoded.numberings)
+        return self.decoded.layers
 
     def plane_name(self, layer: int) -> str:
         """Return the name of a layer's labels in the label store."""
@@ -116,16 +141,16 @@ class _Job:
 def write_results(
     folder: Path,
     sample: Sample,
-    store: MapStore,
+    decoding: AbstractContextManager[ObjectPlanes],
     *,
-    grid: Grid,
-    options: DecodeOptions,
     class_names: tuple[str, ...],
     sha256: str,
     work: BlockWork,
     tell: Tell = lambda _stage, _done, _total: None,
 ) -> Found:
-    """Decode the maps and write labels, table, outlines and overlay into ``folder``.
+    """Write labels, table, outlines and overlay of the objects into ``folder``.
+
+    ``decoding`` yields the objects while they can be read; entering it is what finds them.
 
     ``labels.ome.zarr`` always, ``labels.tif`` of images up to LABELS_PX. Where a head decodes
     several layers both show the highest label of each pixel, and every layer stands in full
@@ -139,22 +164,13 @@ def write_results(
     seconds: dict[str, float] = {}
     scratch = folder / SCRATCH
     try:
-        with _timed(seconds, "decode_s"):
-            made = decoding(
-                store,
-                options,
-                grid=grid,
-                scratch=scratch / "decode",
-                work=work,
-                tell=lambda done, total: tell("decoding", done, total),
-            )
-            with made as decoded:
-                job = _Job(folder, sample, decoded, class_names, sha256, work)
-                with _timed(seconds, "labels_s"):
-                    _write_label_store(job, tell)
-                canvas = _canvas(sample)
-                with _timed(seconds, "measure_s"):
-                    per_class, coco = _write_objects(job, canvas, scratch, tell)
+        with _timed(seconds, "decode_s"), decoding as decoded:
+            job = _Job(folder, sample, decoded, class_names, sha256, work)
+            with _timed(seconds, "labels_s"):
+                _write_label_store(job, tell)
+            canvas = _canvas(sample)
+            with _timed(seconds, "measure_s"):
+                per_class, coco = _write_objects(job, canvas, scratch, tell)
         with _timed(seconds, "pictures_s"):
             _write_pictures(job, canvas, tell)
     finally:
@@ -191,8 +207,9 @@ def _colours(job: _Job) -> dict[int, Rgba] | None:
         return None
     many = len(job.class_names) > 1
     colours = {}
-    for numbering in job.decoded.numberings:
-        for label, kind in enumerate(numbering.objects.classes.tolist(), start=numbering.first):
+    for layer in range(job.layers):
+        kinds, first = job.decoded.classes_of(layer).tolist(), job.decoded.first(layer)
+        for label, kind in enumerate(kinds, start=first):
             red, green, blue = class_colour(kind) if many else object_colour(label)
             colours[label] = (int(red), int(green), int(blue), 255)
     return colours
@@ -249,7 +266,8 @@ class _LayerOfObjects:
     scene: Scene
     plane: LabelPlane
     image: Plane
-    settled: Settled
+    classes: NDArray[np.int16]
+    scores: NDArray[np.float32]
     boxes: NDArray[np.int32]
     first: int
     canvas: Canvas | None
@@ -271,8 +289,8 @@ class _LayerOfObjects:
             scene=self.scene,
             image=image,
             boxes=self.boxes,
-            classes=self.settled.classes,
-            scores=self.settled.scores,
+            classes=self.classes,
+            scores=self.scores,
             first=self.first,
         )
 
@@ -282,8 +300,8 @@ class _LayerOfObjects:
             files,
             scene=self.scene,
             boxes=self.boxes,
-            classes=self.settled.classes,
-            scores=self.settled.scores,
+            classes=self.classes,
+            scores=self.scores,
             scratch=scratch,
             first=self.first,
         )
@@ -317,7 +335,7 @@ def _write_objects(
 def _layer(
     job: _Job, number: int, quanta: NDArray[np.float64], canvas: Canvas | None
 ) -> _LayerOfObjects:
-    sample, numbering = job.sample, job.decoded.numberings[number]
+    sample, decoded = job.sample, job.decoded
     scene = Scene(
         shape=job.shape,
         class_names=job.class_names,
@@ -332,9 +350,10 @@ def _layer(
         scene,
         open_label_plane(job.folder / LABEL_STORE, job.plane_name(number)),
         sample.image,
-        numbering.objects,
-        job.decoded.boxes(number),
-        numbering.first,
+        decoded.classes_of(number),
+        decoded.scores_of(number),
+        decoded.boxes_of(number),
+        decoded.first(number),
         canvas,
     )
 

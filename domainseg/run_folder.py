@@ -24,11 +24,22 @@ from filelock import FileLock, Timeout
 from domainseg.atomic import atomic_text, make_folder, sweep_partial, writing_below
 from domainseg.errors import MissingInputError, OutputError, sentence
 from domainseg.images.normalise import Range
-from domainseg.run_files import COCO, LABEL_STORE, LABELS, OVERLAY, TABLE
+from domainseg.run_files import (
+    COCO,
+    LABEL_STORE,
+    LABELS,
+    OVERLAY,
+    PANOPTIC,
+    PANOPTIC_PNGS,
+    TABLE,
+)
 
 RECORD = "run.json"
 PROGRESS = "progress.json"
 MAPS = "maps.zarr"
+DETECTIONS = "detections"
+SEEN = (MAPS, DETECTIONS)
+"""What the network saw in an image, of one kind of model or of the other."""
 TIMINGS = "timings.json"
 FILES = (LABEL_STORE, TABLE, "objects.csv", "objects.geojson", OVERLAY)
 """What every run leaves beside its record."""
@@ -126,7 +137,7 @@ def begin_folder(
     # What is unfinished and the same goes on, with --restart too.
     other = before is None or difference(before, same, leave_out=FREE) is not None
     if (other or (restart and begun is None)) and not keep_maps:
-        shutil.rmtree(folder / MAPS, ignore_errors=True)
+        drop_seen(folder)
     _sweep_optional(folder)
     known = None if other or restart else _range_of(before)
     keep_progress(folder, record, known)
@@ -142,6 +153,12 @@ def begin_folder(
             )
         ) from error
     return known
+
+
+def drop_seen(folder: Path) -> None:
+    """Delete what the network saw: objects cannot be decoded again without it."""
+    for name in SEEN:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def keep_progress(folder: Path, record: Mapping[str, Any], intensity: Range | None) -> None:
@@ -171,7 +188,8 @@ def write_timings(folder: Path, timings: Mapping[str, float | int | None]) -> No
 
 def _sweep_optional(folder: Path) -> None:
     """Delete results that not every run writes: another's would stand beside this one's."""
-    for pattern in (LABELS, "labels-layer*.tif", COCO, "defects.*"):
+    shutil.rmtree(folder / PANOPTIC_PNGS, ignore_errors=True)
+    for pattern in (LABELS, "labels-layer*.tif", COCO, PANOPTIC, "defects.*"):
         for path in folder.glob(pattern):
             with suppress(OSError):
                 path.unlink()

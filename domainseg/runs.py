@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,19 +18,28 @@ import torch
 
 from domainseg import __version__
 from domainseg.errors import UsageError, sentence
+from domainseg.gathering import Gathered, gather, object_rules
 from domainseg.images import Image, image_sha256
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
+from domainseg.images.resample import Grid
+from domainseg.instances.layering import Layered
 from domainseg.model_plane import ModelPlane, model_plane
+from domainseg.models.heads.panoptic import PanopticHead
 from domainseg.models.model_file import ModelCard, find_model, model_sha256
+from domainseg.panoptic import merged, write_merged
+from domainseg.recipe import Recipe
 from domainseg.records import Sample
-from domainseg.results import write_results
+from domainseg.results import SCRATCH, Found, write_results
+from domainseg.run_files import PANOPTIC
 from domainseg.run_folder import (
+    DETECTIONS,
     MAPS,
     Run,
     alone_in,
     as_json,
     begin_folder,
+    drop_seen,
     end_folder,
     keep_progress,
     write_timings,
@@ -42,7 +51,8 @@ from domainseg.segmenter import (
     open_segmenter,
     tiling_shows,
 )
-from domainseg.tiling.decoding import BlockWork
+from domainseg.tiling.decoding import BlockWork, decoding
+from domainseg.tiling.detecting import DetectionStore, open_detections, stream_detections
 from domainseg.tiling.grid import core_shape, tiles
 from domainseg.tiling.plan import GPU_QUEUES, MB, QUEUES, WorkPlan, plan_work
 from domainseg.tiling.probe import peak_resident_bytes, probe_network
@@ -148,7 +158,7 @@ def _network_mb(segmenter: Segmenter) -> float:
     lattice = segmenter.lattice
     side = lattice.core_px + 2 * lattice.halo_px
     probe = probe_network(
-        segmenter.make_maps,
+        segmenter.engine,
         (side, side),
         channels=segmenter.recipe.data.channel_count,
         batch=lattice.batch,
@@ -210,18 +220,9 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     keep_progress(folder, task.record, plane.intensity)
     tell("measuring the range", 1, 1)
     ranged = time.monotonic()
-    store, plan, spent = _mapped(model, task, plane, folder, options, tell)
-    found = write_results(
-        folder,
-        sample,
-        store,
-        grid=plane.grid,
-        options=decode_options(segmenter.recipe, segmenter.classes),
-        class_names=segmenter.classes,
-        sha256=task.record["image"]["sha256"],
-        work=BlockWork(plan.block_px, plan.workers),
-        tell=tell,
-    )
+    work = _detections if segmenter.detector is not None else _maps
+    done = work(model, task, plane, folder, options, tell)
+    found, spent = done.found, done.spent
     timings: dict[str, float | int | None] = {
         "range_s": ranged - begun,
         "tiles_s": spent.seconds,
@@ -234,7 +235,8 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
         "peak_memory_mb": None if (peak := peak_resident_bytes()) is None else peak / MB,
     }
     write_timings(folder, timings)
-    warnings = (*_assumed(model, task, plane.grid.model_shape), *found.warnings)
+    assumed = _assumed(model, task, plane.grid.model_shape)
+    warnings = (*assumed, *found.warnings, *done.warnings)
     end_folder(
         folder,
         {
@@ -244,13 +246,135 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
             "intensity": as_json(plane.intensity),
             "objects": found.objects,
             "links": found.links,
+            **done.record,
             "objects_per_class": {n: found.per_class.get(n, 0) for n in segmenter.classes},
             "warnings": list(warnings),
         },
     )
     if options.drop_maps:
-        shutil.rmtree(folder / MAPS, ignore_errors=True)
+        drop_seen(folder)
     return Run(folder, sample.id, found.objects, warnings)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a run wrote, what it cost, and what its record and warnings say beside."""
+
+    found: Found
+    spent: Spent
+    record: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def _maps(
+    model: Model, task: Task, plane: ModelPlane, folder: Path, options: RunOptions, tell: Tell
+) -> Done:
+    """Write the objects that the maps of an image hold."""
+    segmenter = model.segmenter
+    store, plan, spent = _mapped(model, task, plane, folder, options, tell)
+    work = BlockWork(plan.block_px, plan.workers)
+    found = write_results(
+        folder,
+        task.sample,
+        decoding(
+            store,
+            decode_options(segmenter.recipe, segmenter.classes),
+            grid=plane.grid,
+            scratch=folder / SCRATCH / "decode",
+            work=work,
+            tell=partial(tell, "decoding"),
+        ),
+        class_names=segmenter.classes,
+        sha256=task.record["image"]["sha256"],
+        work=work,
+        tell=tell,
+    )
+    return Done(found, spent)
+
+
+def _detections(
+    model: Model, task: Task, plane: ModelPlane, folder: Path, options: RunOptions, tell: Tell
+) -> Done:
+    """Write the objects that are found in an image one by one."""
+    segmenter, stored = model.segmenter, plane.stored
+    engine = segmenter.detector
+    assert engine is not None
+    queues = QUEUES if engine.device.type == "cpu" else GPU_QUEUES
+    store = open_detections(folder / DETECTIONS, plane.grid.model_shape, segmenter.lattice)
+    spent = stream_detections(
+        engine if stored is None else replace(engine, intensity=plane.intensity),
+        plane if stored is None else stored,
+        store,
+        segmenter.lattice,
+        mask=None if task.area is None else partial(task.area.on_grid, plane.grid),
+        # What a bound on memory leaves to be chosen is how many windows are read ahead.
+        queue=queues[0] if options.max_memory_mb is None else queues[-1],
+        tell=partial(tell, "tiles"),
+    )
+    return gathered_results(
+        store,
+        task.sample,
+        folder,
+        recipe=segmenter.recipe,
+        classes=segmenter.classes,
+        grid=plane.grid,
+        sha256=task.record["image"]["sha256"],
+        spent=spent,
+        tell=tell,
+    )
+
+
+def gathered_results(
+    store: DetectionStore,
+    sample: Sample,
+    folder: Path,
+    *,
+    recipe: Recipe,
+    classes: tuple[str, ...],
+    grid: Grid,
+    sha256: str,
+    spent: Spent,
+    tell: Tell,
+) -> Done:
+    """Write the objects of the detections in a store into ``folder``.
+
+    Raises:
+        RecipeError: a rule names a class that there is not.
+        InputError: the store is damaged, or the image cannot be read.
+        OutputError: a file cannot be written.
+    """
+    rules = object_rules(recipe, classes)
+    made: list[Gathered] = []
+
+    @contextmanager
+    def gathering() -> Iterator[Layered]:
+        made.append(
+            gather(
+                store.windows(),
+                rules,
+                grid=grid,
+                tell=lambda done: tell("gathering", done, len(store.tiles)),
+            )
+        )
+        yield made[0].objects
+
+    found = write_results(
+        folder,
+        sample,
+        gathering(),
+        class_names=classes,
+        sha256=sha256,
+        work=BlockWork(workers=torch.get_num_threads()),
+        tell=tell,
+    )
+    warnings = made[0].warnings()
+    if isinstance(recipe.head, PanopticHead):
+        segments = merged(made[0], recipe.head)
+        if segments is not None:
+            write_merged(folder, sample.id, segments, classes, recipe.head)
+        else:
+            warnings += (f"no {PANOPTIC}: an image of so many pixels is not held in memory",)
+    return Done(found, spent, made[0].to_record(), warnings)
 
 
 def _mapped(
@@ -344,7 +468,7 @@ def describe(
     ``area`` what of the image is inspected where that is not all.
     """
     segmenter, card = model.segmenter, model.card
-    lattice, made = segmenter.lattice, segmenter.make_maps
+    lattice, made = segmenter.lattice, segmenter.engine
     recipe = segmenter.recipe
     return {
         "schema": RECORD_SCHEMA,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,17 +15,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from domainseg.allocator import keep_freed_memory
-from domainseg.errors import ModelFileError, RecipeError, sentence
+from domainseg.errors import ModelFileError, RecipeError, UsageError, sentence
+from domainseg.gathering import Gathered, gather, object_rules
 from domainseg.images.channels import DIE_MAP
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected, edge_boxes
 from domainseg.images.resample import Grid, labels_to_source
 from domainseg.instances.basins import Decoded, DecodeOptions, decode
-from domainseg.model_plane import model_plane
+from domainseg.instances.panoptic_quality import Panoptic
+from domainseg.instances.shared_pixels import areas_of
+from domainseg.model_plane import ModelPlane, model_plane
+from domainseg.models.heads.detection import DetectionHead
+from domainseg.models.heads.panoptic import PanopticHead
+from domainseg.models.mask_rcnn import MaskRCNNNetwork
 from domainseg.models.model_file import ModelCard, read_model
+from domainseg.panoptic import merged
 from domainseg.recipe import Recipe, recipe_from_json, require_classes, with_overrides
 from domainseg.recipe_sections import DEFAULT_THRESHOLD
-from domainseg.records import Instances, Maps, Sample
+from domainseg.records import Instances, Maps, Sample, quantise_logit
+from domainseg.tiling.detecting import Detector, detect_windows
 from domainseg.tiling.forward import MapMaker, Precision, forward_maps
 from domainseg.tiling.grid import Lattice, tiles
 
@@ -36,7 +45,7 @@ class Segmenter:
     Attributes:
         recipe: the resolved recipe.
         classes: class names.
-        make_maps: network and head on a device.
+        engine: network and head on a device: what makes maps, or what finds objects.
         lattice: how images are cut.
         diameter_px: median object diameter in training, px of the images.
         whole_window_layers: layers of the network that make its maps depend on the tiling.
@@ -44,10 +53,33 @@ class Segmenter:
 
     recipe: Recipe
     classes: tuple[str, ...]
-    make_maps: MapMaker
+    engine: MapMaker | Detector
     lattice: Lattice
     diameter_px: float | None
     whole_window_layers: tuple[str, ...] = ()
+
+    @property
+    def make_maps(self) -> MapMaker:
+        """What makes maps.
+
+        Raises:
+            UsageError: of a model that finds objects one by one and draws no maps.
+        """
+        if isinstance(self.engine, Detector):
+            raise UsageError(
+                sentence(
+                    f"model.name {self.recipe.model.name}",
+                    found="a model that finds objects one by one",
+                    wanted="one that draws maps, which is what this command looks at",
+                    fix="train a unet, fpn or fcn",
+                )
+            )
+        return self.engine
+
+    @property
+    def detector(self) -> Detector | None:
+        """What finds objects, None of a model that draws maps."""
+        return self.engine if isinstance(self.engine, Detector) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +97,7 @@ class Segmentation:
         intensity: range that was mapped to [0, 1].
         warnings: what was assumed, one sentence each.
         seconds: wall-clock time it took.
+        panoptic: objects and regions, each pixel in one; None of a model without regions.
     """
 
     labels: NDArray[np.int32]
@@ -74,6 +107,7 @@ class Segmentation:
     intensity: Range
     warnings: tuple[str, ...]
     seconds: float
+    panoptic: Panoptic | None = None
 
     def instances(self) -> Instances:
         """Return the objects of all layers with class and score; those of two may overlap."""
@@ -121,23 +155,41 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
     return "bf16" if wanted == "bf16" else "fp32"
 
 
-def map_maker(
+def build_network(recipe: Recipe, classes: Sequence[str]) -> nn.Module:
+    """Return the network of a recipe, with the rules that its head gives it."""
+    network = recipe.model.build(recipe.data.channel_count, recipe.head.outputs(len(classes)))
+    head = recipe.head
+    if not isinstance(head, DetectionHead):
+        return network
+    finding = cast("MaskRCNNNetwork", network).follow(head)
+    if isinstance(head, PanopticHead):
+        stuff = [classes.index(name) for name in head.stuff or ()]
+        finding.draw_regions(stuff, weight=head.semantic_weight)
+    return finding
+
+
+def open_engine(
     network: nn.Module,
     recipe: Recipe,
     classes: Sequence[str],
     *,
     device: torch.device,
     precision: Precision,
-) -> MapMaker:
-    """Return network and head of a recipe as one maker of maps; the network is set to eval."""
+) -> MapMaker | Detector:
+    """Return network and head of a recipe as what makes maps, or what finds objects.
+
+    The network is set to eval.
+    """
     head, count = recipe.head, len(classes)
+    if device.type == "cpu":
+        keep_freed_memory()
+    network = network.eval().to(device).to(memory_format=torch.channels_last)
+    if isinstance(head, DetectionHead):
+        return Detector(cast("MaskRCNNNetwork", network).detect, device, precision)
 
     def encode(scores: Tensor) -> Any:
         return head.maps(scores, classes=count)
 
-    if device.type == "cpu":
-        keep_freed_memory()
-    network = network.eval().to(device).to(memory_format=torch.channels_last)
     support = DIE_MAP.index("die") if recipe.data.channels == "die_map" else None
     return MapMaker(network, encode, head.layers(count), device, precision, support=support)
 
@@ -155,8 +207,8 @@ def open_segmenter(
     recipe = recipe_from_json(card.recipe, where=str(path))
     recipe = with_overrides(recipe, overrides) if overrides else recipe
     # The file holds every weight: none is fetched to be overwritten.
-    architecture = recipe.model.without_weights()
-    network = architecture.build(recipe.data.channel_count, recipe.head.outputs(len(card.classes)))
+    bare = recipe.model_copy(update={"model": recipe.model.without_weights()})
+    network = build_network(bare, card.classes)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -169,11 +221,12 @@ def open_segmenter(
             )
         ) from error
     place = choose_device(device)
-    made = map_maker(
+    made = open_engine(
         network, recipe, card.classes, device=place, precision=choose_precision(precision, place)
     )
     tiling = recipe.tiling
-    made = replace(made, symmetries=tiling.symmetries)
+    if isinstance(made, MapMaker):
+        made = replace(made, symmetries=tiling.symmetries)
     halo = card.halo_px if tiling.halo_px == "measured" else tiling.halo_px
     lattice = Lattice(tiling.core_px, halo, card.stride_px, tiling.batch)
     segmenter = Segmenter(
@@ -235,9 +288,60 @@ def segment(
         InputError: the image does not fit the recipe.
     """
     begun = time.monotonic()
-    mapped = mapped_by(segmenter, sample, diameter_px=diameter_px, intensity=intensity)
-    made = segmentation_of(mapped, decode_options(segmenter.recipe, segmenter.classes))
+    if segmenter.detector is not None:
+        made = _detected(segmenter, sample, diameter_px=diameter_px, intensity=intensity)
+    else:
+        mapped = mapped_by(segmenter, sample, diameter_px=diameter_px, intensity=intensity)
+        made = segmentation_of(mapped, decode_options(segmenter.recipe, segmenter.classes))
     return replace(made, seconds=time.monotonic() - begun)
+
+
+def _detected(
+    segmenter: Segmenter, sample: Sample, *, diameter_px: float | None, intensity: Range | None
+) -> Segmentation:
+    """Return the objects that are found in a sample's image, one by one."""
+    engine = segmenter.detector
+    assert engine is not None
+    plane, warnings = _seen_plane(segmenter, sample, diameter_px, intensity)
+    area = within_edges(segmenter.recipe, sample)
+    mask = None if area is None else partial(area.on_grid, plane.grid)
+    gathered = gather(
+        detect_windows(engine, plane, segmenter.lattice, mask=mask),
+        object_rules(segmenter.recipe, segmenter.classes),
+        grid=plane.grid,
+    )
+    said = (*warnings, *gathered.warnings())
+    made = _segmentation_of_objects(gathered, plane, said)
+    head = segmenter.recipe.head
+    if isinstance(head, PanopticHead):
+        return replace(made, panoptic=merged(gathered, head))
+    return made
+
+
+def _segmentation_of_objects(
+    gathered: Gathered, plane: ModelPlane, warnings: tuple[str, ...]
+) -> Segmentation:
+    """Return objects as a segmentation; a pixel's foreground is the score of its object."""
+    found = gathered.objects
+    labels = np.stack(found.labels(((0, 0), plane.grid.source_shape)))
+    scores = found.scores.astype(np.float64)
+    # Where no object is, the least that there is.
+    quanta = np.concatenate([[0], quantise_logit(_logit(scores))]).astype(np.uint8)
+    decoded = Decoded(
+        labels=labels,
+        layers=np.repeat(np.arange(found.layers), np.diff(found.starts)).astype(np.int16),
+        classes=found.classes,
+        areas_px=areas_of(found.objects),
+        scores=found.scores,
+        boxes=found.boxes,
+        centroids=(found.boxes.sum(1) - 1) / 2,
+    )
+    return Segmentation(labels, quanta[labels], decoded, plane.grid, plane.intensity, warnings, 0.0)
+
+
+def _logit(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    inside = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,18 +374,26 @@ def mapped_by(
         InputError: the image does not fit the recipe.
     """
     recipe = segmenter.recipe
-    warnings = []
-    if recipe.data.diameter_px is not None and diameter_px is None:
-        warnings.append(diameter_assumed(segmenter))
-    diameter_px = segmenter.diameter_px if diameter_px is None else diameter_px
-    plane = model_plane(recipe, sample, diameter_px=diameter_px, intensity=intensity)
-    blind = segmenter.whole_window_layers
-    if blind and len(tiles(plane.grid.model_shape, segmenter.lattice)) > 1:
-        warnings.append(tiling_shows(blind))
+    plane, warnings = _seen_plane(segmenter, sample, diameter_px, intensity)
     maps = forward_maps(segmenter.make_maps, plane, segmenter.lattice)
     if (area := within_edges(recipe, sample)) is not None:
         maps = maps.within(area.on_grid(plane.grid, ((0, 0), plane.grid.model_shape)))
-    return Mapped(maps, plane.grid, plane.intensity, tuple(warnings))
+    return Mapped(maps, plane.grid, plane.intensity, warnings)
+
+
+def _seen_plane(
+    segmenter: Segmenter, sample: Sample, diameter_px: float | None, intensity: Range | None
+) -> tuple[ModelPlane, tuple[str, ...]]:
+    """Return an image as the network sees it, and what was assumed, one sentence each."""
+    warnings = []
+    if segmenter.recipe.data.diameter_px is not None and diameter_px is None:
+        warnings.append(diameter_assumed(segmenter))
+    diameter_px = segmenter.diameter_px if diameter_px is None else diameter_px
+    plane = model_plane(segmenter.recipe, sample, diameter_px=diameter_px, intensity=intensity)
+    blind = segmenter.whole_window_layers
+    if blind and len(tiles(plane.grid.model_shape, segmenter.lattice)) > 1:
+        warnings.append(tiling_shows(blind))
+    return plane, tuple(warnings)
 
 
 def within_edges(recipe: Recipe, sample: Sample) -> Inspected | None:

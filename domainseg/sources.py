@@ -14,12 +14,14 @@ from domainseg.images.regions import Edge, edge_boxes
 from domainseg.instances.image_labels import NONE
 from domainseg.instances.planes import pixels_of
 from domainseg.loaders.splits import Splits, split
-from domainseg.recipe import Recipe
+from domainseg.models.heads.panoptic import PanopticHead
+from domainseg.recipe import Recipe, require_classes
 from domainseg.records import (
     MAX_CLASSES,
     Array,
     Dataset,
     Entry,
+    HasStuff,
     Instances,
     ListsUnlabelled,
     Sample,
@@ -71,13 +73,15 @@ class Source:
         sample = self.dataset.load(entry)
         if any(self.ignore_edges_px.values()):
             sample = replace(sample, ignore=_without_edges(sample, self.ignore_edges_px))
-        truth, semantic = sample.truth, sample.semantic
+        truth, crowds, semantic = sample.truth, sample.crowds, sample.semantic
         if truth is not None:
             truth = map_instances(truth, self.class_map)
+        if crowds is not None:
+            crowds = map_instances(crowds, self.class_map)
         if semantic is not None:
             semantic = map_semantic(semantic, self.class_map)
         tags = self.tags(sample.tags)
-        return replace(sample, truth=truth, semantic=semantic, tags=tags)
+        return replace(sample, truth=truth, crowds=crowds, semantic=semantic, tags=tags)
 
     def tags(self, tags: tuple[str, ...]) -> tuple[str, ...]:
         """Return image labels with their classes mapped; one of a dropped class is gone."""
@@ -195,12 +199,16 @@ class Joined:
         if name not in self.others:
             return self.first.load(entry)
         sample = self.others[name].load(replace(entry, id=rest, group=_bare(entry.group)))
-        truth, semantic, table = sample.truth, sample.semantic, self.tables[name]
+        truth, crowds, semantic = sample.truth, sample.crowds, sample.semantic
+        table = self.tables[name]
         if truth is not None:
             truth = replace(truth, classes=table[truth.classes])
+        if crowds is not None:
+            crowds = replace(crowds, classes=table[crowds.classes])
         if semantic is not None:
             semantic = np.concatenate([[0], table + 1]).astype(semantic.dtype)[semantic]
-        return replace(sample, id=entry.id, group=entry.group, truth=truth, semantic=semantic)
+        named = replace(sample, id=entry.id, group=entry.group)
+        return replace(named, truth=truth, crowds=crowds, semantic=semantic)
 
 
 def join(first: Dataset, others: Mapping[str, Dataset]) -> Joined:
@@ -255,6 +263,34 @@ def _joined(parts: Splits, added: Splits, name: str) -> Splits:
         val=both(parts.val, added.val),
         test=both(parts.test, added.test),
     )
+
+
+def with_stuff(recipe: Recipe, source: Source) -> Recipe:
+    """Return the recipe with the classes that are regions written out, where its head draws any.
+
+    Raises:
+        RecipeError: it names a class that there is not, or one that has objects; or neither it
+            nor the data says which classes are regions.
+    """
+    head = recipe.head
+    if not isinstance(head, PanopticHead):
+        return recipe
+    dataset = source.dataset
+    said = dataset.stuff if isinstance(dataset, HasStuff) else ()
+    renamed = source.class_map.targets[[dataset.classes.index(name) for name in said]]
+    names = tuple(source.classes[i] for i in sorted({int(i) for i in renamed if i != DROPPED}))
+    stuff = names if head.stuff is None else head.stuff
+    require_classes("head.stuff", stuff, source.classes)
+    if not stuff:
+        raise RecipeError(
+            sentence(
+                "head.stuff",
+                found="no class that is a region",
+                wanted="some, from the recipe or the data",
+                fix="name them, or use head.name=detection",
+            )
+        )
+    return recipe.model_copy(update={"head": replace(head, stuff=tuple(stuff))})
 
 
 def entries_of(source: Source, part: str, *, where: str = "data") -> tuple[Entry, ...]:

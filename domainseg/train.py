@@ -29,19 +29,30 @@ from domainseg.instances.basins import decode
 from domainseg.instances.matching import Tally, tally
 from domainseg.instances.overlaps import overlap_instances, overlap_maps
 from domainseg.model_plane import ModelPlane, group_ranges, model_plane
+from domainseg.models.heads.detection import DetectionHead
+from domainseg.models.heads.panoptic import PanopticHead
 from domainseg.models.model_file import ModelCard, read_card, save_model
 from domainseg.models.network import whole_window_layers
 from domainseg.recipe import Recipe, with_overrides
 from domainseg.records import Entry, Maps, Sample
 from domainseg.segmenter import (
     Segmenter,
+    build_network,
     choose_device,
     choose_precision,
     decode_options,
-    map_maker,
+    open_engine,
     segment,
 )
-from domainseg.sources import Source, annotated, labelled, open_source, truth_labels
+from domainseg.sources import (
+    Source,
+    annotated,
+    labelled,
+    open_source,
+    truth_labels,
+    with_stuff,
+)
+from domainseg.tiling.detecting import detect_windows
 from domainseg.tiling.forward import Precision, forward_maps
 from domainseg.tiling.grid import Lattice
 from domainseg.tiling.halo import (
@@ -51,6 +62,7 @@ from domainseg.tiling.halo import (
     HaloImage,
     HaloReading,
     measure_on_objects,
+    object_halo,
     sufficient_halo,
 )
 from domainseg.train_folder import (
@@ -62,7 +74,9 @@ from domainseg.train_folder import (
     prepare,
 )
 from domainseg.training.augment import Augmentation
-from domainseg.training.loop import Batch, Fitting, LoopOptions, Progress, fit
+from domainseg.training.loop import Fitting, LoopOptions, Progress, fit
+from domainseg.training.object_patches import ObjectPatches, together
+from domainseg.training.objectives import Batch, DetectionObjective, MapObjective, Objective
 from domainseg.training.patches import Numbers, Patches, PatchOptions
 from domainseg.training.prepared import Prepared, find_places, images_sha256
 from domainseg.training.timing import seconds_per_step, steps_within
@@ -101,8 +115,16 @@ class _Job:
     diameter_px: float | None
     ranges: Mapping[str, Range]
 
-    def loss(self, scores: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-        return self.recipe.head.loss(scores, targets, weight, classes=len(self.source.classes))
+    @property
+    def objective(self) -> Objective:
+        head, count = self.recipe.head, len(self.source.classes)
+        if isinstance(head, DetectionHead):
+            return DetectionObjective()
+
+        def loss(scores: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+            return head.loss(scores, targets, weight, classes=count)
+
+        return MapObjective(loss, fade_weights=self.recipe.train.equal_size_px is not None)
 
     def outcome(self, network: nn.Module, index: int) -> Tally | float:
         """Return the objects of validation image ``index`` that were found, missed and false.
@@ -159,7 +181,7 @@ class _Job:
         tiling = recipe.tiling
         if halo_px is None:
             halo_px = 4 * stride if tiling.halo_px == "measured" else tiling.halo_px
-        made = map_maker(
+        made = open_engine(
             network, recipe, self.source.classes, device=self.device, precision=self.precision
         )
         lattice = Lattice(tiling.core_px, halo_px, stride, tiling.batch)
@@ -197,6 +219,7 @@ def train(
         return Trained(out / MODEL, dict(card.scores), float(card.training["minutes"]))
     begun -= minutes_before(out) * 60 if resume else 0.0
     source = open_source(plan)
+    plan = with_stuff(plan, source)
     tell("preparing images", None)
     ranges = group_ranges(plan, source, (*source.splits.train, *source.splits.val))
     images, diameter = prepare(source, plan, out / "prepared", ranges=ranges)
@@ -210,7 +233,7 @@ def train(
     options = _loop_options(job)
     with writing_below(out):
         best = fit(
-            Fitting(job.network, job.loss, job, options),
+            Fitting(job.network, job.objective, job, options),
             _batches(job, images),
             validation=len(source.splits.val),
             options=options,
@@ -229,7 +252,7 @@ def _job(
     plan: Recipe, source: Source, out: Path, diameter: float | None, ranges: Mapping[str, Range]
 ) -> _Job:
     torch.manual_seed(plan.train.seed)
-    network = plan.model.build(plan.data.channel_count, plan.head.outputs(len(source.classes)))
+    network = build_network(plan, source.classes)
     device = choose_device(plan.train.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -240,15 +263,25 @@ def _job(
 
 def _batches(job: _Job, images: Sequence[Prepared]) -> DataLoader[Batch]:
     options = job.recipe.train
-    patches = Patches(
-        images,
-        PatchOptions(options.seed, options.patch_px, options.margin, options.object_share),
-        Augmentation(job.recipe.augment, crop_px=options.patch_px),
+    one_by_one = isinstance(job.recipe.head, DetectionHead)
+    draw = PatchOptions(
+        options.seed,
+        options.patch_px,
+        options.margin,
+        options.object_share,
+        beyond="zero" if one_by_one else "mirror",
     )
+    augmentation = Augmentation(job.recipe.augment, crop_px=options.patch_px)
+    if one_by_one:
+        regions = isinstance(job.recipe.head, PanopticHead)
+        patches: Patches = ObjectPatches(images, draw, augmentation, regions=regions)
+    else:
+        patches = Patches(images, draw, augmentation)
     loader: DataLoader[Any] = DataLoader(
         patches,
+        collate_fn=together if one_by_one else None,
         batch_size=options.batch,
-        sampler=Numbers(options.steps_per_epoch * options.batch),
+        sampler=Numbers(options.steps_per_epoch * options.batch * options.accumulate),
         num_workers=options.workers,
         persistent_workers=options.workers > 0,
         pin_memory=job.device.type == "cuda",
@@ -271,7 +304,7 @@ def _loop_options(job: _Job) -> LoopOptions:
         precision=job.precision,
         device=job.device.type,
         seed=options.seed,
-        fade_weights=options.equal_size_px is not None,
+        accumulate=options.accumulate,
     )
 
 
@@ -285,7 +318,7 @@ def _planned_steps(job: _Job, images: Sequence[Prepared], *, gone_s: float) -> R
     begun = time.monotonic()
     step_s = seconds_per_step(
         copy.deepcopy(job.network),
-        job.loss,
+        job.objective,
         _batches(job, images),
         device=job.device,
         bf16=job.precision == "bf16",
@@ -294,7 +327,7 @@ def _planned_steps(job: _Job, images: Sequence[Prepared], *, gone_s: float) -> R
     steps = steps_within(
         options.max_minutes,
         gone_s=gone_s + time.monotonic() - begun,
-        step_s=step_s,
+        step_s=step_s * options.accumulate,
         validation_s=validation_s,
         steps_per_epoch=options.steps_per_epoch,
     )
@@ -321,6 +354,10 @@ def _rehearse(job: _Job, segmenter: Segmenter, entry: Entry) -> None:
     if labelled(sample, job.source.classes) is None:
         labels, _ = truth_labels(sample, overlapping=job.recipe.head.overlapping)
     plane = job.plane(entry, sample)
+    if segmenter.detector is not None:
+        for _ in detect_windows(segmenter.detector, plane, segmenter.lattice):
+            pass
+        return
     forward_maps(segmenter.make_maps, plane, segmenter.lattice)
     shown = np.repeat(
         resample_labels(labels, plane.grid)[None] > 0, segmenter.make_maps.layers, axis=0
@@ -340,8 +377,7 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
         if key.startswith("network.")
     }
     job.network.load_state_dict(weights)
-    readings = () if _in_one_window(job.recipe) else _halo_readings(job)
-    halo_px = sufficient_halo(readings).halo_px if readings else 0
+    halo_px, readings = _measured_halo(job, images)
     outcomes = [job.outcome(job.network, i) for i in range(len(job.source.splits.val))]
     # With image labels the mean is over AP of some images and right labels of the others.
     name = "val_score" if job.recipe.head.learns_labels else "val_mean_ap"
@@ -381,6 +417,21 @@ def _in_one_window(recipe: Recipe) -> bool:
     """Return whether every image fits one window, where a halo has nothing to do."""
     size = recipe.data.size_px
     return size is not None and size <= recipe.tiling.core_px
+
+
+def _measured_halo(job: _Job, images: Sequence[Prepared]) -> tuple[int, tuple[HaloReading, ...]]:
+    """Return the context that a core needs, px of the model grid, and how it was measured.
+
+    Maps: what the network needs. Objects found one by one: what it takes that the window
+    whose core holds the centre of one sees all of it.
+    """
+    if _in_one_window(job.recipe):
+        return 0, ()
+    if isinstance(job.recipe.head, DetectionHead):
+        sides = np.concatenate([image.sides_px for image in images])
+        return object_halo(sides, stride_px=job.recipe.model.stride), ()
+    readings = _halo_readings(job)
+    return sufficient_halo(readings).halo_px, readings
 
 
 def _halo_readings(job: _Job) -> tuple[HaloReading, ...]:

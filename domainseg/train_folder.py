@@ -12,8 +12,11 @@ from domainseg.atomic import atomic_text, make_folder
 from domainseg.errors import InputError, OutputError, sentence
 from domainseg.images.normalise import Range
 from domainseg.images.resample import Grid, resample_labels
+from domainseg.instances.layering import numbered_planes
 from domainseg.model_plane import ModelPlane, median_diameter, model_plane, object_diameter
+from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.heads.head import Truth
+from domainseg.models.heads.panoptic import PanopticHead
 from domainseg.recipe import Recipe, load_recipe, with_overrides
 from domainseg.records import Array, Sample
 from domainseg.run_folder import difference
@@ -147,6 +150,9 @@ def prepare(
 def _prepare_one(
     recipe: Recipe, sample: Sample, plane: ModelPlane, path: Path, *, classes: Sequence[str]
 ) -> Prepared:
+    if isinstance(recipe.head, DetectionHead):
+        regions = isinstance(recipe.head, PanopticHead)
+        return _prepare_objects(sample, plane, path, regions=regions)
     weight: Array = np.ones(plane.grid.model_shape, bool)
     if sample.ignore is not None:
         weight = resample_labels(sample.ignore.astype(np.uint8), plane.grid) == 0
@@ -159,7 +165,7 @@ def _prepare_one(
     else:
         # An image with a label has no object to draw patches around; its classes count.
         truth = Truth(np.zeros(weight.shape, np.int32), np.zeros(1, np.int16), tags=tags)
-        places = Places(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
+        places = Places.none()
         kinds = np.flatnonzero(tags).astype(np.int16)
     targets = recipe.head.targets(truth, classes=len(classes))
     if (size_px := recipe.train.equal_size_px) is not None:
@@ -173,6 +179,42 @@ def _prepare_one(
         centres=places.centres,
         classes=kinds,
         areas_px=places.areas_px,
+        sides_px=places.sides_px,
+        kind=sample.kind,
+        sha256=sha256,
+    )
+
+
+def _prepare_objects(sample: Sample, plane: ModelPlane, path: Path, *, regions: bool) -> Prepared:
+    """Prepare an image whose objects are found one by one; each keeps its number, from 1.
+
+    With ``regions`` the first target plane is class + 1 of regions; the last plane is 1 where
+    nothing is known.
+    """
+    grid = plane.grid
+    truth = annotated(sample)
+    ignored = np.zeros(grid.model_shape, bool)
+    if sample.ignore is not None:
+        ignored = resample_labels(sample.ignore.astype(np.uint8), grid) > 0
+    planes = [resample_labels(one, grid) for one in numbered_planes(truth)]
+    if regions:
+        semantic = sample.semantic
+        if semantic is None:
+            semantic = np.zeros(truth.shape, np.uint8)
+        planes.insert(0, resample_labels(semantic.astype(np.int32), grid))
+    places = find_places(truth, scale_yx=grid.scale_yx)
+    image = plane[:, 0 : plane.shape[1], 0 : plane.shape[2]]
+    sha256 = save_planes(
+        path, image, np.stack(planes).astype(np.float32), ignored, whole_numbers=True
+    )
+    return Prepared(
+        path=path,
+        channels=image.shape[0],
+        shape=grid.model_shape,
+        centres=places.centres,
+        classes=truth.classes,
+        areas_px=places.areas_px,
+        sides_px=places.sides_px,
         kind=sample.kind,
         sha256=sha256,
     )

@@ -31,6 +31,8 @@ LAYERS = (
         "units",
         "lots",
         "sources",
+        "gathering",
+        "panoptic",
         "model_plane",
         "segmenter",
         "results",

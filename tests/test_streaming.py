@@ -252,7 +252,7 @@ def check_decode(folder: Path, seed: int) -> None:
             rows = whole.layers == layer
             np.testing.assert_array_equal(numbering.objects.scores, whole.scores[rows])
             np.testing.assert_array_equal(numbering.objects.classes, whole.classes[rows])
-            boxes = decoded.boxes(layer)
+            boxes = decoded.boxes_of(layer)
             for row, label in enumerate(np.flatnonzero(rows) + 1):
                 y, x = np.nonzero(wanted[layer] == label)
                 if len(y):

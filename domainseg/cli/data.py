@@ -1,4 +1,4 @@
-"""``domainseg data``: cards, downloads, made-up data."""
+"""``domainseg data``: cards, downloads, made-up data, pictures and exports of data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from domainseg.cli.screen import say, show_table
+from domainseg.cli.screen import Meter, say, show_table
 
 app = typer.Typer(help="Data sets: cards, downloads, made-up data.")
 
@@ -101,3 +101,51 @@ def preview(
 
     for path in write_previews(recipe, out, overrides=tuple(overrides or ()), count=count):
         say(str(path))
+
+
+@app.command()
+def export(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file, or the name of one that ships.")],
+    out: Annotated[Path, typer.Argument(help="COCO file to write.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    keep_ids: Annotated[
+        bool, typer.Option(help="Keep the objects' own ids, where no two have one.")
+    ] = False,
+) -> None:
+    """Write the objects of a recipe's data as COCO instances."""
+    from domainseg.loaders.coco_write import file_names, write_instances
+    from domainseg.recipe import load_recipe
+    from domainseg.sources import entries_of, open_source
+
+    _check_part(part)
+    plan = load_recipe(recipe, tuple(overrides or ()))
+    source = open_source(plan)
+    entries = sorted(entries_of(source, part, where=str(recipe)), key=lambda entry: entry.id)
+    with Meter("image") as meter:
+        count = write_instances(
+            out,
+            source,
+            entries,
+            file_names=file_names(source.dataset, Path(plan.data.root or ".")),
+            keep_ids=keep_ids,
+            tell=meter.step,
+        )
+    say(f"{out}  {len(entries)} images, {count} objects")
+
+
+def _check_part(part: str) -> None:
+    """Raise UsageError for a word that names no part."""
+    from domainseg.errors import UsageError, sentence
+
+    if part not in ("train", "val", "test", "all"):
+        raise UsageError(
+            sentence(
+                "--part",
+                found=f"'{part}'",
+                wanted="train, val, test or all",
+                fix="correct the name",
+            )
+        )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numba
 import numpy as np
@@ -185,6 +185,14 @@ def chunk_boxes(shape: tuple[int, int]) -> Iterator[Box]:
 def plane_names(layers: int) -> tuple[str, ...]:
     """Return the name of the labels of each layer: NAME where there is one alone."""
     return (NAME,) if layers == 1 else tuple(f"layer{layer}" for layer in range(layers))
+
+
+def stored_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the labels of each layer in a finished folder, as `plane_names`."""
+    listed = zarr.open_group(path / "labels", mode="r").attrs["ome"]
+    assert isinstance(listed, dict)
+    names = [str(name) for name in cast("Sequence[object]", listed["labels"])]
+    return tuple(name for name in names if name != NAME) or (NAME,)
 
 
 def open_label_plane(path: Path, name: str = NAME) -> zarr.Array[Any]:

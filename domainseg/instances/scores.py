@@ -7,10 +7,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from domainseg.instances.boundary_f import Boundary
+from domainseg.instances.coco_ap import Coco
 from domainseg.instances.figures import known
 from domainseg.instances.image_labels import LabelScores
 from domainseg.instances.image_level import ImageLevel
 from domainseg.instances.matching import THRESHOLDS, Metrics, Tally
+from domainseg.instances.panoptic_quality import PanopticQuality
 from domainseg.instances.pixel_scores import Pixels
 from domainseg.instances.recall import Detection
 
@@ -83,6 +85,8 @@ class Evaluation:
         pixels: rankings and IoU of pixels, likewise.
         image_level: images ranked by whether they hold a defect, likewise.
         image_labels: classes that images show, likewise.
+        coco: average precision as COCO defines it, likewise.
+        panoptic: quality of objects and regions together, likewise.
     """
 
     images: tuple[ImageRow, ...]
@@ -95,6 +99,8 @@ class Evaluation:
     pixels: Pixels | None = None
     image_level: ImageLevel | None = None
     image_labels: LabelScores | None = None
+    coco: Coco | None = None
+    panoptic: PanopticQuality | None = None
 
     def table(self) -> Table:
         """Return the header and the rows of a plain table: kinds, all, then classes.
@@ -107,6 +113,10 @@ class Evaluation:
     def tables(self) -> list[Table]:
         """Return the tables of all that was scored: objects first, where there were any."""
         found: list[Table] = [self.table()] if self.all.images else []
+        if self.coco is not None:
+            found += self.coco.tables()
+        if self.panoptic is not None:
+            found.append(self.panoptic.table())
         if self.detection is not None:
             found += [self.detection.table(), self.detection.size_table()]
         found += [
@@ -129,6 +139,8 @@ class Evaluation:
             "pixels": self.pixels,
             "image_level": self.image_level,
             "image_labels": self.image_labels,
+            "coco": self.coco,
+            "panoptic": self.panoptic,
         }
         return self._objects_json() | {
             name: part.to_json() for name, part in parts.items() if part is not None

@@ -238,7 +238,7 @@ def _copy_by_position(encoder: nn.Module, source: dict[str, Tensor], name: str) 
             )
     with torch.no_grad():
         for (_, mine), theirs in zip(own, source.values(), strict=False):
-            mine.copy_(_fit_stem(theirs, mine))
+            mine.copy_(fit_stem(theirs, mine))
 
 
 def _unfit(where: str, found: str, wanted: str) -> MissingInputError:
@@ -255,7 +255,7 @@ def _is_stem(mine: Tensor, theirs: Tensor) -> bool:
     )
 
 
-def _fit_stem(theirs: Tensor, mine: Tensor) -> Tensor:
+def fit_stem(theirs: Tensor, mine: Tensor) -> Tensor:
     """Return the first convolution for another number of channels.
 
     Of one channel it does what it did to that channel repeated three times; of others it

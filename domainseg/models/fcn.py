@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,8 @@ class FCN:
     depth: int = 5
     finest: int = 1
     self_similarity_px: tuple[int, int] | None = None
+
+    family: ClassVar[str] = "maps"
 
     def __post_init__(self) -> None:
         check_distances(self.self_similarity_px)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ def _convolution(channels: int, width: int) -> nn.Sequential:
     )
 
 
-class _Level(nn.Module):
+class PyramidLevel(nn.Module):
     """One pyramid level brought up to the finest: convolutions, each followed by a doubling."""
 
     def __init__(self, pyramid: int, width: int, *, doublings: int) -> None:
@@ -44,6 +44,7 @@ class _Level(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return ``(B, width, h, w)`` at the resolution of the finest level."""
         for convolution in self.convolutions:
             features = convolution(features)
             if self.doublings:
@@ -67,7 +68,9 @@ class PyramidDecoder(nn.Module):
         used = list(encoder_channels[finest:])
         self.finest = finest
         self.lateral = nn.ModuleList(nn.Conv2d(c, pyramid, 1) for c in used)
-        self.levels = nn.ModuleList(_Level(pyramid, width, doublings=i) for i in range(len(used)))
+        self.levels = nn.ModuleList(
+            PyramidLevel(pyramid, width, doublings=i) for i in range(len(used))
+        )
         self.refinements = nn.Sequential(*(_convolution(width, width) for _ in range(refinements)))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -113,6 +116,8 @@ class FPN:
     decoder_channels: int = 48
     refinements: int = 0
     self_similarity_px: tuple[int, int] | None = None
+
+    family: ClassVar[str] = "maps"
 
     def __post_init__(self) -> None:
         check_distances(self.self_similarity_px)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder, UnetDecoderBlock
 from torch import Tensor, nn
@@ -70,6 +70,8 @@ class UNet:
     decoder_channels: tuple[int, ...] = (128, 64, 48, 32, 16)
     image_skip: bool = False
     self_similarity_px: tuple[int, int] | None = None
+
+    family: ClassVar[str] = "maps"
 
     def __post_init__(self) -> None:
         check_distances(self.self_similarity_px)

@@ -65,6 +65,23 @@ class DecodedStore:
     def __len__(self) -> int:
         return sum(len(numbering) for numbering in self.numberings)
 
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.numberings)
+
+    def first(self, layer: int) -> int:
+        """Return the smallest label of a layer."""
+        return self.numberings[layer].first
+
+    def classes_of(self, layer: int) -> NDArray[np.int16]:
+        """Return the class of each object of a layer, int16 ``(n,)``."""
+        return self.numberings[layer].objects.classes
+
+    def scores_of(self, layer: int) -> NDArray[np.float32]:
+        """Return the score of each object of a layer, float32 ``(n,)``."""
+        return self.numberings[layer].objects.scores
+
     def labels(self, box: Box) -> tuple[NDArray[np.int32], ...]:
         """Return the labels of every layer in a box of the image, int32 ``(h, w)`` each.
 
@@ -85,7 +102,7 @@ class DecodedStore:
         taken = np.ix_(rows - rows[0], columns - columns[0])
         return tuple(self.on_grid(i, inner)[taken] for i in range(len(self.numberings)))
 
-    def boxes(self, layer: int) -> NDArray[np.int32]:
+    def boxes_of(self, layer: int) -> NDArray[np.int32]:
         """Return boxes of a layer's objects in pixels of the image, int32 ``(N, 2, 2)``.
 
         An object lies inside its box, which may be larger by a pixel or two where the grids

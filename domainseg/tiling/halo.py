@@ -24,6 +24,11 @@ REFERENCE_STRIDES = 14
 MOST_CORES = 12
 """Cores that halos are measured on; with stride 32 each costs a forward pass of 5 Mpx."""
 
+OBJECT_SHARE = 0.99
+"""Share of the training objects that a detector's windows see whole."""
+OBJECT_CONTEXT_PX = 64
+"""What a detector sees beyond an object, px of the model grid."""
+
 
 @dataclass(frozen=True, slots=True)
 class HaloReading:
@@ -120,6 +125,20 @@ def object_cores(
 def _middle(shape: tuple[int, ...], core_px: int) -> tuple[int, int]:
     y, x = (max(0, (size - core_px) // 2) for size in shape)
     return y, x
+
+
+def object_halo(sides_px: NDArray[np.int64], *, stride_px: int) -> int:
+    """Return the halo with which the window that owns an object sees all of it, px.
+
+    Half of the longest side of any object but the longest in a hundred (of those parts are
+    united), and `OBJECT_CONTEXT_PX` beyond it.
+
+    Args:
+        sides_px: ``(N,)``, the longer side of each training object's box.
+        stride_px: coarsest stride of the network; the halo is a multiple of it.
+    """
+    longest = float(np.quantile(sides_px, OBJECT_SHARE)) if len(sides_px) else 0.0
+    return int(-(-(longest / 2 + OBJECT_CONTEXT_PX) // stride_px)) * stride_px
 
 
 def measure_halos(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from domainseg.tiling.detecting import Detector
 from domainseg.tiling.forward import MapMaker
 
 
@@ -30,7 +31,7 @@ class Probe:
 
 
 def probe_network(
-    make_maps: MapMaker,
+    engine: MapMaker | Detector,
     window_px: tuple[int, int],
     *,
     channels: int,
@@ -43,15 +44,15 @@ def probe_network(
     """
     rng = np.random.default_rng(0)
     windows = rng.random((batch, channels, *window_px), np.float32)
-    _pass(make_maps, windows)
+    _pass(engine, windows)
     begun = time.perf_counter()
     for _ in range(timed):
-        _pass(make_maps, windows)
+        _pass(engine, windows)
     spent = time.perf_counter() - begun
-    on_gpu = make_maps.device.type == "cuda"
+    on_gpu = engine.device.type == "cuda"
     return Probe(
         peak_bytes=peak_resident_bytes(),
-        device_bytes=int(torch.cuda.max_memory_allocated(make_maps.device)) if on_gpu else 0,
+        device_bytes=int(torch.cuda.max_memory_allocated(engine.device)) if on_gpu else 0,
         window_s=spent / (timed * batch) if timed else 0.0,
     )
 
@@ -72,6 +73,11 @@ def peak_resident_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak << 10
 
 
-def _pass(make_maps: MapMaker, windows: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+def _pass(
+    engine: MapMaker | Detector, windows: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+) -> None:
     """Run one batch to the end: maps on a GPU are there once they have been fetched."""
-    make_maps(windows).foreground.cpu()
+    if isinstance(engine, Detector):
+        engine(windows)
+    else:
+        engine(windows).foreground.cpu()

@@ -24,12 +24,8 @@ from torch.utils.data import DataLoader
 
 from domainseg.atomic import atomic_text
 from domainseg.training.determinism import deterministic
+from domainseg.training.objectives import Batch, Objective
 from domainseg.training.patches import Numbers
-from domainseg.training.size_weights import faded
-
-Batch = tuple[Tensor, Tensor, Tensor]
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Scores, targets, weight to the scalar loss."""
 
 
 class Scoring(Protocol):
@@ -86,7 +82,7 @@ class LoopOptions:
         precision: ``fp32`` or ``bf16``.
         device: ``cpu``, ``cuda`` or ``mps``.
         seed: of the run.
-        fade_weights: whether the pixels' weights fade to 1 (`size_weights.faded`).
+        accumulate: batches whose gradients are averaged in one step.
     """
 
     steps: int
@@ -100,7 +96,7 @@ class LoopOptions:
     precision: str
     device: str
     seed: int
-    fade_weights: bool = False
+    accumulate: int = 1
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup_share: float) -> float:
@@ -116,27 +112,25 @@ class Fitting(L.LightningModule):
     """A network under training; ``scoring`` says how good it is on the validation images."""
 
     def __init__(
-        self, network: nn.Module, loss: Loss, scoring: Scoring, options: LoopOptions
+        self, network: nn.Module, objective: Objective, scoring: Scoring, options: LoopOptions
     ) -> None:
         super().__init__()
         self.network = network
-        self._loss = loss
+        self._objective = objective
         self._scoring = scoring
         self._outcomes: list[Any] = []
         self._options = options
 
-    def on_train_batch_start(self, _batch: Batch, _index: int) -> None:
-        """Seed what the network draws (dropout) by the step: a resumed run draws the same."""
-        torch.manual_seed(self._options.seed * 1_000_003 + self.global_step)
+    def on_train_batch_start(self, _batch: Batch, index: int) -> None:
+        """Seed what the network draws (dropout, samples) by the step: so does a resumed run."""
+        part = index % self._options.accumulate
+        number = self.global_step * self._options.accumulate + part
+        torch.manual_seed(self._options.seed * 1_000_003 + number)
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
         """Return the loss of one batch."""
-        image, targets, weight = batch
-        if self._options.fade_weights:
-            weight = faded(weight, self.global_step / self._options.steps)
-        scores = self.network(image.to(memory_format=torch.channels_last))
-        loss = self._loss(scores.float(), targets, weight)
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(image))
+        loss = self._objective(self.network, batch, self.global_step / self._options.steps)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: Tensor, _index: int) -> None:
@@ -346,7 +340,7 @@ def fit(
     assert isinstance(patches.sampler, Numbers)
     assert patches.batch_size is not None
     callbacks: list[Callback] = [
-        _Numbering(patches.sampler, patches.batch_size),
+        _Numbering(patches.sampler, patches.batch_size * options.accumulate),
         _Averaging(options.ema_decay),
         _Ending(),
         _Telling(tell, options.steps, kept),
@@ -366,6 +360,7 @@ def fit(
             callbacks=callbacks,
             logger=TensorBoardLogger(out, name="", version="tensorboard"),
             gradient_clip_val=options.clip_norm,
+            accumulate_grad_batches=options.accumulate,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,

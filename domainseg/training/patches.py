@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,12 +30,30 @@ class PatchOptions:
         patch_px: side of a patch on the model grid.
         margin: side of the cut-out over ``patch_px``; room for rotation and scaling.
         object_share: share of patches drawn around an object, the others anywhere.
+        beyond: what lies past the border of an image: ``mirror`` shows the image again, with
+            weight 0; ``zero`` is 0 in every plane.
     """
 
     seed: int
     patch_px: int
     margin: float = 1.4
     object_share: float = 0.7
+    beyond: Literal["mirror", "zero"] = "mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A patch as it was drawn and augmented.
+
+    Attributes:
+        image: where it comes from.
+        pixels: float32 ``(C, p, p)``.
+        others: float32 ``(T + 1, p, p)``, the other planes of the image.
+    """
+
+    image: Prepared
+    pixels: NDArray[np.float32]
+    others: NDArray[np.float32]
 
 
 def image_weights(images: Sequence[Prepared]) -> NDArray[np.float64]:
@@ -66,7 +85,7 @@ def object_weights(image: Prepared) -> NDArray[np.float64]:
     return np.asarray(weights / weights.sum())
 
 
-class Patches(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class Patches(Dataset[Any]):
     """Patch number to ``(image (C, p, p), targets (T, p, p), weight (1, p, p))``, float32."""
 
     def __init__(
@@ -82,6 +101,15 @@ class Patches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         )
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        drawn = self.drawn(number)
+        return (
+            torch.from_numpy(drawn.pixels),
+            torch.from_numpy(drawn.others[:-1]),
+            torch.from_numpy(drawn.others[-1:]),
+        )
+
+    def drawn(self, number: int) -> Drawn:
+        """Return patch ``number`` as arrays."""
         rng = np.random.Generator(np.random.Philox(key=[self.options.seed, number]))
         index = _draw(self._cumulative, rng)
         image = self.images[index]
@@ -90,11 +118,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         pixels, others = self.augmentation(
             planes[: image.channels], planes[image.channels :], seed=int(rng.integers(2**31))
         )
-        return (
-            torch.from_numpy(pixels),
-            torch.from_numpy(others[:-1]),
-            torch.from_numpy(others[-1:]),
-        )
+        return Drawn(image, pixels, others)
 
     def _corner(
         self, image: Prepared, objects: NDArray[np.float64] | None, rng: np.random.Generator
@@ -109,7 +133,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return int(rng.integers(last[0] + 1)), int(rng.integers(last[1] + 1))
 
     def _cut(self, image: Prepared, corner: tuple[int, int]) -> NDArray[np.float32]:
-        """Return the planes around a patch, mirrored past the border with weight 0 there."""
+        """Return the planes around a patch, beyond the border as `PatchOptions.beyond` says."""
         side = self.options.patch_px
         extra = round(side * (self.options.margin - 1) / 2)
         spans = [np.arange(c - extra, c + side + extra) for c in corner]
@@ -119,7 +143,11 @@ class Patches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         y0, x0 = rows.min(), columns.min()
         block = np.asarray(mapped[:, y0 : rows.max() + 1, x0 : columns.max() + 1], np.float32)
         planes = block[:, rows - y0][:, :, columns - x0]
-        planes[-1] *= inside[0][:, None] & inside[1][None, :]
+        seen = inside[0][:, None] & inside[1][None, :]
+        if self.options.beyond == "mirror":
+            planes[-1] *= seen
+        else:
+            planes *= seen
         return np.asarray(planes)
 
 

@@ -24,12 +24,14 @@ class Prepared:
     """One image ready to be cut into patches.
 
     Attributes:
-        path: ``.npy`` float16 ``(C + T + 1, H, W)``: channels, target planes, weight.
+        path: ``.npy`` ``(C + T + 1, H, W)``: channels, target planes, weight; float16, or
+            float32 where a target counts beyond what half precision holds.
         channels: C.
         shape: ``(H, W)`` on the model grid.
         centres: int64 ``(N, 2)``, a pixel ``(y, x)`` near the middle of each object.
         classes: int16 ``(N,)``.
         areas_px: int64 ``(N,)``.
+        sides_px: int64 ``(N,)``, the longer side of each object's box.
         kind: stratum of the image, or None.
         sha256: of the planes.
     """
@@ -40,10 +42,11 @@ class Prepared:
     centres: NDArray[np.int64]
     classes: NDArray[np.int16]
     areas_px: NDArray[np.int64]
+    sides_px: NDArray[np.int64]
     kind: str | None
     sha256: str
 
-    def planes(self) -> NDArray[np.float16]:
+    def planes(self) -> NDArray[np.float16] | NDArray[np.float32]:
         """Return the array of the file, mapped into memory, not read."""
         mapped: NDArray[np.float16] = np.load(self.path, mmap_mode="r")
         return mapped
@@ -56,10 +59,18 @@ class Places:
     Attributes:
         centres: int64 ``(N, 2)``, the rounded mean pixel ``(y, x)``.
         areas_px: int64 ``(N,)``, at least 1.
+        sides_px: int64 ``(N,)``, the longer side of its box, at least 1.
     """
 
     centres: NDArray[np.int64]
     areas_px: NDArray[np.int64]
+    sides_px: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> Places:
+        """Return those of no object."""
+        nothing = np.zeros(0, np.int64)
+        return cls(np.zeros((0, 2), np.int64), nothing, nothing)
 
 
 def find_places(truth: Instances, *, scale_yx: tuple[float, float] = (1.0, 1.0)) -> Places:
@@ -72,7 +83,8 @@ def find_places(truth: Instances, *, scale_yx: tuple[float, float] = (1.0, 1.0))
     scale = np.array(scale_yx)
     centres = np.rint((np.stack(means, 1) + 0.5) * scale - 0.5).astype(np.int64)
     scaled = np.rint(areas * scale.prod()).astype(np.int64)
-    return Places(np.maximum(centres, 0), np.maximum(scaled, 1))
+    sides = np.ceil((truth.boxes[:, 1] - truth.boxes[:, 0]) * scale).max(1, initial=1)
+    return Places(np.maximum(centres, 0), np.maximum(scaled, 1), sides.astype(np.int64))
 
 
 def save_planes(
@@ -80,9 +92,15 @@ def save_planes(
     image: NDArray[np.float32],
     targets: NDArray[np.float32],
     weight: NDArray[np.bool_] | NDArray[np.float32],
+    *,
+    whole_numbers: bool = False,
 ) -> str:
-    """Write one image's planes, whole or not at all, and return their SHA-256."""
-    planes = np.concatenate([image, targets, weight[None]]).astype(np.float16)
+    """Write one image's planes, whole or not at all, and return their SHA-256.
+
+    With ``whole_numbers`` targets are exact up to 2**24, else up to 2**11.
+    """
+    kind = np.float32 if whole_numbers else np.float16
+    planes = np.concatenate([image, targets, weight[None]]).astype(kind)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, planes)
     return hashlib.sha256(repr(planes.shape).encode() + planes.tobytes()).hexdigest()

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from itertools import islice
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 
 from domainseg.errors import RecipeError, sentence
 from domainseg.training.determinism import deterministic
-from domainseg.training.loop import Batch, Loss
+from domainseg.training.objectives import Batch, Objective
 
 TIMED_STEPS = 12
 SPARE = 0.97
@@ -21,7 +22,12 @@ SPARE = 0.97
 
 
 def seconds_per_step(
-    network: nn.Module, loss: Loss, batches: Iterable[Batch], *, device: torch.device, bf16: bool
+    network: nn.Module,
+    objective: Objective,
+    batches: Iterable[Batch],
+    *,
+    device: torch.device,
+    bf16: bool,
 ) -> float:
     """Return the mean time of a training step, data included; the network is changed."""
     network = network.to(device).train()
@@ -29,10 +35,9 @@ def seconds_per_step(
     times = []
     begun = time.monotonic()
     with deterministic(device.type):
-        for image, targets, weight in islice(batches, TIMED_STEPS):
+        for batch in islice(batches, TIMED_STEPS):
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                scores = network(image.to(device, memory_format=torch.channels_last))
-                value = loss(scores.float(), targets.to(device), weight.to(device))
+                value = objective(network, move_data_to_device(batch, device), 0.0)
             value.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             optimiser.zero_grad()

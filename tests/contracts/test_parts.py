@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import tifffile
 import torch
 
 from domainseg import catalog
+from domainseg.loaders.coco import Coco
 from domainseg.loaders.kaggle_nuclei import KaggleNuclei
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.mixedwm38 import MixedWM38
@@ -25,8 +27,13 @@ from domainseg.loaders.wafers import Wafers
 from domainseg.loaders.wm811k import WM811K
 from domainseg.models.heads.head import Truth
 from domainseg.models.network import whole_window_layers
+from domainseg.training.object_patches import PatchTruth
 
 PARTS = (*catalog.LOADERS, *catalog.MODELS, *catalog.HEADS)
+MAPPING = tuple(part for part in catalog.MODELS if part.family == "maps")
+FINDING = tuple(part for part in catalog.MODELS if part.family == "objects")
+MAP_HEADS = tuple(part for part in catalog.HEADS if part.family == "maps")
+OBJECT_HEADS = tuple(part for part in catalog.HEADS if part.family == "objects")
 PIXELS = np.arange(24 * 20, dtype=np.uint16).reshape(24, 20)
 LABELS = np.zeros((24, 20), np.uint8)
 LABELS[3:9, 3:9], LABELS[12:20, 4:12] = 1, 2
@@ -59,7 +66,13 @@ def test_a_part_is_described_with_every_option(part: Any) -> None:
             assert re.search(rf"^ +{field.name}[:,]", described, re.MULTILINE), field.name
 
 
-@named(catalog.MODELS)
+def test_every_family_has_models_and_heads() -> None:
+    assert all((MAPPING, FINDING, MAP_HEADS, OBJECT_HEADS))
+    assert len(MAPPING) + len(FINDING) == len(catalog.MODELS)
+    assert len(MAP_HEADS) + len(OBJECT_HEADS) == len(catalog.HEADS)
+
+
+@named(MAPPING)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_model_maps_an_image_to_as_many_maps_of_its_size(part: Any, channels: int) -> None:
     options = {"depth": 3, "encoder": "mobilenetv3_small_050"}
@@ -79,6 +92,58 @@ def test_a_model_maps_an_image_to_as_many_maps_of_its_size(part: Any, channels: 
     assert torch.equal(scores, again)
 
 
+def _patch(classes: list[int]) -> PatchTruth:
+    """Return two objects of a patch of 64 px, the left half of which nobody knows."""
+    masks = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    masks[0, 10:30, 8:30] = masks[1, 20:60, 34:54] = 1
+    boxes = torch.tensor([[8.0, 10, 30, 30], [34, 20, 54, 60]])
+    ignored = torch.zeros(64, 64, dtype=torch.bool)
+    ignored[:, :4] = True
+    return PatchTruth(boxes, torch.tensor(classes), masks, ignored)
+
+
+def _nobody() -> PatchTruth:
+    nothing = torch.zeros(0, 64, 64, dtype=torch.uint8)
+    classes = torch.zeros(0, dtype=torch.int64)
+    return PatchTruth(torch.zeros(0, 4), classes, nothing, torch.zeros(64, 64, dtype=torch.bool))
+
+
+@named(FINDING)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("head", OBJECT_HEADS)
+def test_a_model_learns_and_finds_objects(part: Any, channels: int, head: Any) -> None:
+    small = {"depth": 4, "encoder": "mobilenetv3_small_050", "pyramid_channels": 16}
+    made = dataclasses.replace(part().without_weights(), **small, box_channels=24)
+    rules = dataclasses.replace(head(), candidate_score=1e-3, detections=7)
+    torch.manual_seed(0)
+    network = made.build(channels, rules.outputs(3)).follow(rules)
+    images = torch.rand(2, channels, 64, 64)
+    for objects in ([_patch([0, 2]), _patch([1, 1])], [_patch([2, 2]), _nobody()], [_nobody()] * 2):
+        loss = network.train().losses(images, objects)
+        network.zero_grad()
+        loss.backward()
+        assert torch.isfinite(loss)
+        found = [p.grad for p in network.parameters() if p.grad is not None]
+        assert all(torch.isfinite(grad).all() for grad in found)
+        assert any(grad.abs().sum() > 0 for grad in found)
+    with torch.inference_mode():
+        first, second = network.eval().detect(images), network.detect(images)
+    assert made.stride == 16
+    for one, again in zip(first, second, strict=True):
+        count = len(one.scores)
+        assert count == 7
+        assert one.detections_cut
+        assert one.boxes.shape == (count, 4)
+        assert one.masks.shape[0] == count
+        assert one.masks.ndim == 3
+        assert (one.boxes[:, 2:] > one.boxes[:, :2]).all()
+        assert ((one.scores > 0) & (one.scores <= 1)).all()
+        assert ((one.masks >= 0) & (one.masks <= 1)).all()
+        assert set(one.classes.tolist()) <= {0, 1, 2}
+        assert torch.equal(one.boxes, again.boxes)
+        assert torch.equal(one.masks, again.masks)
+
+
 @named(catalog.MODELS)
 def test_a_model_sees_no_whole_window_with_its_own_encoder(part: Any) -> None:
     network = part().without_weights().build(3, 2)
@@ -90,7 +155,7 @@ def truth_of(kinds: Any, classes: int) -> Truth:
     return Truth(LABELS.astype(np.int32), kinds, presence=presence)
 
 
-@named(catalog.HEADS)
+@named(MAP_HEADS)
 @pytest.mark.parametrize("classes", [1, 3])
 def test_a_head_turns_truth_into_loss_and_scores_into_maps(part: Any, classes: int) -> None:
     head = part()
@@ -117,7 +182,7 @@ def test_a_head_turns_truth_into_loss_and_scores_into_maps(part: Any, classes: i
     assert int(maps.classes.max()) < classes
 
 
-@named(catalog.HEADS)
+@named(MAP_HEADS)
 def test_a_head_ignores_what_has_no_weight(part: Any) -> None:
     head = part()
     targets = head.targets(truth_of(np.zeros(3, np.int16), 1), classes=1)
@@ -163,6 +228,27 @@ def _runs_down(mask: Any) -> str:
     return " ".join(f"{start + 1} {end - start}" for start, end in edges.reshape(-1, 2))
 
 
+def _coco(root: Path) -> Coco:
+    (root / "images").mkdir()
+    tifffile.imwrite(root / "images/a.tif", PIXELS)
+    height, width = LABELS.shape
+    marks = [
+        {"id": label, "image_id": 7, "category_id": 3, "segmentation": _counts(label == LABELS)}
+        for label in (1, 2)
+    ]
+    image = {"id": 7, "file_name": "a.tif", "height": height, "width": width}
+    lists = {"images": [image], "categories": [{"id": 3, "name": "pit"}], "annotations": marks}
+    (root / "annotations.json").write_text(json.dumps(lists))
+    return Coco()
+
+
+def _counts(mask: Any) -> dict[str, list[int]]:
+    """Return a mask as COCO's run lengths that are not compressed."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.T.ravel()])))
+    counts = np.diff(np.concatenate([[0], edges, [mask.size]]))
+    return {"size": list(mask.shape), "counts": counts.tolist()}
+
+
 def _scenes(root: Path) -> Scenes:
     return Scenes(train=1, val=0, test=0, height=48, width=40)
 
@@ -196,6 +282,7 @@ def _wafer_maps(root: Path) -> WaferMaps:
 
 
 MADE: dict[type, Callable[[Path], Any]] = {
+    Coco: _coco,
     KaggleNuclei: _kaggle,
     MaskFolder: _mask_folder,
     MixedWM38: _mixedwm38,
@@ -230,7 +317,7 @@ def test_a_loader_opens_its_layout(part: Any, tmp_path: Path) -> None:
     assert set(sample.truth.classes.tolist()) <= set(range(len(dataset.classes)))
 
 
-@named((MaskFolder, KaggleNuclei, RleCsv))
+@named((Coco, MaskFolder, KaggleNuclei, RleCsv))
 def test_a_loader_gives_the_pixels_and_objects_of_its_files(part: Any, tmp_path: Path) -> None:
     dataset = MADE[part](tmp_path).open(tmp_path)
     sample = dataset.load(dataset.entries()[0])

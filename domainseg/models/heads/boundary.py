@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class BoundaryHead:
     boundary_px: int = 2
     boundary_weight: float = 4.0
     smooth_px: float = 1.0
+
+    family: ClassVar[str] = "maps"
 
     def __post_init__(self) -> None:
         if not 1 <= self.boundary_px <= 8:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class HeightHead:
     name: Literal["height"] = "height"
     smooth_px: float = 1.0
     height_weight: float = 2.0
+
+    family: ClassVar[str] = "maps"
 
     def __post_init__(self) -> None:
         if not 0 <= self.smooth_px <= 8:

@@ -10,7 +10,7 @@ class: the maximum alone teaches one pixel a step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class PatternHead:
     pool_px: int = 16
     label_weight: float = 1.0
     dice_weight: float = 1.0
+
+    family: ClassVar[str] = "maps"
 
     def __post_init__(self) -> None:
         if self.pool_px < 1:

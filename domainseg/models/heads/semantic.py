@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,8 @@ class SemanticHead:
     focal_gamma: float = 0.0
     hard_share: float = 1.0
     prior: float | None = None
+
+    family: ClassVar[str] = "maps"
 
     def __post_init__(self) -> None:
         limits = {"tversky_beta": (0, 1), "focal_gamma": (0, 8), "hard_share": (0, 1)}
