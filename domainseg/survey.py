@@ -14,14 +14,14 @@ import yaml
 from numpy.typing import NDArray
 
 from domainseg.atomic import atomic_text
-from domainseg.errors import InputError, OutputError, sentence
+from domainseg.errors import InputError, OutputError, UsageError, sentence
 from domainseg.images.channels import as_channels
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.splits import PARTS
 from domainseg.model_plane import model_plane, object_diameter
 from domainseg.recipe import Recipe, load_recipe, recipe_from_json
 from domainseg.records import Dataset, Entry, Sample, TellsSkipped
-from domainseg.sources import Joined, Source, open_source, truth_labels
+from domainseg.sources import Joined, Source, open_source, truth_labels, with_stuff
 from domainseg.training.augment import Augmentation
 
 HEADER = (
@@ -33,6 +33,10 @@ HEADER = (
     "largest, px",
     "kinds",
 )
+CELLS = 4
+"""Cells of its level that the smaller anchor is wide."""
+FIRST_MODELS = ("unet", "mask_rcnn")
+"""Models that a first recipe can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def survey_recipe(recipe: Path | str, *, overrides: Sequence[str] = ()) -> Surve
     """
     plan = load_recipe(Path(recipe), overrides)
     source = open_source(plan)
+    plan = with_stuff(plan, source)
     plan.splits(source.classes)
     Augmentation(plan.augment, crop_px=plan.train.patch_px)
     network = plan.model.without_weights().build(
@@ -80,7 +85,7 @@ def survey_recipe(recipe: Path | str, *, overrides: Sequence[str] = ()) -> Surve
         f"network: {plan.model.name} with {weights / 1e6:.1f} M weights, "
         f"{plan.data.channel_count} channels, stride {plan.model.stride} px",
         *_overlaps(source),
-        *_skipped(source),
+        *skipped_in(source),
     )
     return Survey(HEADER, tuple(rows), notes)
 
@@ -114,8 +119,8 @@ def _overlaps(source: Source) -> tuple[str, ...]:
     )
 
 
-def _skipped(source: Source) -> tuple[str, ...]:
-    """Return what the data sets left out, all their images having been read."""
+def skipped_in(source: Source) -> tuple[str, ...]:
+    """Return what the data sets left out so far, a sentence for each kind of thing."""
     dataset = source.dataset
     each: tuple[Dataset, ...] = (dataset,)
     if isinstance(dataset, Joined):
@@ -130,18 +135,23 @@ class _Facts:
     id: str
     shape: tuple[int, int]
     diameters_px: NDArray[np.float64]
+    sides_px: NDArray[np.float64]
     kind: str | None
     channels: tuple[str, ...]
     shown_as_rgb: bool
 
     @classmethod
     def of(cls, sample: Sample) -> _Facts:
-        areas = np.zeros(0) if sample.truth is None else sample.truth.areas_px()
+        areas, sides = np.zeros(0), np.zeros((0, 2))
+        if sample.truth is not None:
+            areas = sample.truth.areas_px().astype(np.float64)
+            sides = (sample.truth.boxes[:, 1] - sample.truth.boxes[:, 0]).astype(np.float64)
         _, height, width = sample.image.shape
         return cls(
             sample.id,
             (height, width),
             np.sqrt(4 / np.pi * areas),
+            np.sqrt(sides.prod(1)),
             sample.kind,
             sample.channels,
             _fits(sample, "rgb"),
@@ -167,14 +177,28 @@ def _row(part: str, samples: Sequence[_Facts]) -> tuple[str, ...]:
     return (part, str(len(samples)), str(len(diameters)), *figures, ", ".join(kinds))
 
 
-def write_first_recipe(images: Path, masks: Path, out: Path) -> tuple[str, ...]:
+def write_first_recipe(
+    images: Path, masks: Path, out: Path, *, model: str = "unet"
+) -> tuple[str, ...]:
     """Write a recipe for integer label images beside images; return what was seen, in lines.
+
+    With ``model`` mask_rcnn its anchors are of the objects' sizes.
 
     Raises:
         InputError: the folders cannot be used, hold no object, or hold images that no one
             choice of channels fits.
         OutputError: ``out`` is there already.
+        UsageError: ``model`` is none of `FIRST_MODELS`.
     """
+    if model not in FIRST_MODELS:
+        raise UsageError(
+            sentence(
+                "--model",
+                found=f"'{model}'",
+                wanted=f"one of {', '.join(FIRST_MODELS)}",
+                fix="choose one; any other is a change of the recipe that is written",
+            )
+        )
     if out.exists():
         raise OutputError(
             sentence(
@@ -199,6 +223,13 @@ def write_first_recipe(images: Path, masks: Path, out: Path) -> tuple[str, ...]:
         f"object diameter {low:.0f} to {high:.0f} px, median {median:.0f}",
     )
     values = _first_values(loader, root, seen, float(median))
+    if model == "mask_rcnn":
+        scale = _on_grid(float(median)) / float(median)
+        sides = np.concatenate([s.sides_px for s in seen]) * scale
+        values |= _found_one_by_one(sides)
+        anchors = values["model"]
+        assert isinstance(anchors, dict)
+        found = (*found, f"anchors of {anchors['anchors_px']} px, by the sides of the objects")
     recipe_from_json(values, where=str(out))
     atomic_text(out, _commented(values, out, found))
     return found
@@ -208,10 +239,8 @@ def _first_values(
     loader: MaskFolder, root: Path, seen: Sequence[_Facts], diameter: float
 ) -> dict[str, object]:
     """Return the recipe's values: the model grid, patch and filters follow the objects' size."""
-    # Below 10 px the distance map has too few levels to split by, above 80 px an object
-    # exceeds what the network sees around a pixel.
-    rescaled = not 10 <= diameter <= 80
-    on_grid = 30.0 if rescaled else diameter
+    on_grid = _on_grid(diameter)
+    rescaled = on_grid != diameter
     shorter = statistics.median(min(s.shape) for s in seen) * on_grid / diameter
     data: dict[str, object] = {
         "loader": {"name": "mask_folder", "images": loader.images, "labels": loader.labels},
@@ -240,6 +269,48 @@ def _first_values(
         "train": {"patch_px": 256 if shorter >= 192 else 128, "max_minutes": 30},
         "instances": {"min_area_px": max(1, round(0.05 * np.pi / 4 * on_grid**2))},
     }
+
+
+def _on_grid(diameter: float) -> float:
+    """Return the diameter on the model grid of objects of a median ``diameter``, px."""
+    # Below 10 px the distance map has too few levels to split by, above 80 px an object
+    # exceeds what the network sees around a pixel.
+    return diameter if 10 <= diameter <= 80 else 30.0
+
+
+def _found_one_by_one(sides_px: NDArray[np.float64]) -> dict[str, object]:
+    """Return what a recipe has otherwise where objects are found one by one."""
+    finest, depth, anchors = anchors_for(sides_px)
+    return {
+        "model": {
+            "name": "mask_rcnn",
+            "depth": depth,
+            "finest": finest,
+            "anchors_px": [list(level) for level in anchors],
+        },
+        "head": {"name": "detection"},
+    }
+
+
+def anchors_for(sides_px: NDArray[np.float64]) -> tuple[int, int, tuple[tuple[float, ...], ...]]:
+    """Return the finest and coarsest level of a pyramid and its anchors, for objects' sizes.
+
+    An anchor is four to eight cells of its level wide, two a level, so that one lies near every
+    object; the levels reach from the smallest objects to the largest, but for the twentieth
+    part at each end.
+
+    Args:
+        sides_px: ``(N,)``, square roots of the areas of the objects' boxes, px of the model grid.
+    """
+    low, high = np.quantile(sides_px, [0.05, 0.95])
+    finest = int(np.clip(np.floor(np.log2(low / CELLS)), 1, 3))
+    # Never less than two levels: what lies around an object is seen on the coarser one.
+    depth = int(np.clip(np.ceil(np.log2(high / CELLS)), finest + 1, 5))
+    anchors = tuple(
+        (float(CELLS * 2**level), float(round(CELLS * 2 ** (level + 0.5))))
+        for level in range(finest, depth + 1)
+    )
+    return finest, depth, anchors
 
 
 def _channels(images: Path, seen: Sequence[_Facts]) -> str | list[str]:

@@ -393,7 +393,7 @@ BAD = {
     ),
     "far": (
         mark(2, outline=[[1, 1, 1e9, 1, 3, 3]]),
-        "that reach farther out of the image than its longer side (2)",
+        "reaching farther out of the image than its longer side (2)",
         "outlines inside their image",
     ),
     "box": (
@@ -448,7 +448,7 @@ BAD = {
     ),
     "panoptic": (
         {"image_id": 1, "id": 2, "file_name": "a.png", "segments_info": []},
-        "that are panoptic (2)",
+        "with segments_info, as panoptic files have them (2)",
         "annotations of instances, or panoptic: the folder of the PNGs",
     ),
 }
@@ -530,9 +530,9 @@ class TestBadAnnotations:
         start = len(json.dumps({"images": [image(1, "a.png")]})) - 1 + len(', "annotations": [')
         root = write(tmp_path, [panoptic])
         assert refusal(InputError, lambda: opened(root)) == (
-            f"{root}/annotations.json: found 1 annotation that are panoptic (at byte {start}), "
-            "wanted annotations of instances, or panoptic: the folder of the PNGs; correct them: "
-            "there is no other."
+            f"{root}/annotations.json: found 1 annotation with segments_info, as panoptic files have "
+            f"them (at byte {start}), wanted annotations of instances, or panoptic: the folder of the "
+            "PNGs; correct them: there is no other."
         )
 
     def test_corners_that_reach_out_a_little_are_clipped(self, tmp_path: Path) -> None:
@@ -1121,7 +1121,7 @@ class TestPanoptic:
             ),
             (
                 [SEGMENTS[0], SEGMENTS[1], SEGMENTS[3]],
-                "1 segment in the PNG that are not in segments_info (9 of a.png)",
+                "1 segment in the PNG and not in segments_info (9 of a.png)",
                 "every segment in the list",
                 [1, 1, 1, 1],
             ),

@@ -249,6 +249,44 @@ train: {{max_steps: 1}}
     )
 
 
+def test_export_tells_what_the_data_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = Held({"a": sample("a", objects([np.ones((3, 5), bool)], [1]))}, classes=("cat",))
+    for root in (tmp_path / "one", tmp_path / "two"):
+        root.mkdir()
+        names = with_pictures(root, held)
+        path = root / "annotations.json"
+        write_instances(path, held, held.entries(), file_names=names)
+        path.write_text(path.read_text().replace('"image_id": 1', '"image_id": 2'))
+        lists = json.loads(path.read_text())
+        lists["annotations"].append({**lists["annotations"][0], "image_id": 1, "id": 2})
+        path.write_text(json.dumps(lists))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"""\
+data:
+  loader: {{name: coco}}
+  root: {tmp_path}/one
+  also: [{{name: more, loader: {{name: coco}}, root: {tmp_path}/two, split: {{val: 0, test: 0}}}}]
+  channels: grey
+  split: {{val: 0, test: 0}}
+model: {{name: unet, encoder: mobilenetv3_small_050, weights: null, depth: 2,
+  decoder_channels: [16, 8]}}
+head: {{name: height}}
+train: {{max_steps: 1}}
+"""
+    )
+    assert run(["data", "export", str(recipe), str(tmp_path / "all.json")]) == 0
+    seen = capsys.readouterr()
+    assert "all.json  2 images, 2 objects" in seen.out
+    for name in ("one", "two"):
+        assert (
+            f"warning: {tmp_path}/{name}/annotations.json: skipped 1 annotation whose image_id no "
+            "image has (1); wanted the id of one of the images.\n"
+        ) in seen.err
+
+
 def opened_sample(**options: Any) -> CocoImages:
     if not SAMPLE.is_dir():
         pytest.skip(f"no COCO sample at {SAMPLE}")

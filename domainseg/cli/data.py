@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from domainseg.cli.screen import Meter, say, show_table
+from domainseg.cli.screen import Meter, say, show_table, warn
 
 app = typer.Typer(help="Data sets: cards, downloads, made-up data.")
 
@@ -119,6 +119,7 @@ def export(
     from domainseg.loaders.coco_write import file_names, write_instances
     from domainseg.recipe import load_recipe
     from domainseg.sources import entries_of, open_source
+    from domainseg.survey import skipped_in
 
     _check_part(part)
     plan = load_recipe(recipe, tuple(overrides or ()))
@@ -133,6 +134,8 @@ def export(
             keep_ids=keep_ids,
             tell=meter.step,
         )
+    for said in skipped_in(source):
+        warn(said)
     say(f"{out}  {len(entries)} images, {count} objects")
 
 

@@ -42,11 +42,14 @@ def init(
     out: Annotated[Path, typer.Option("--out", "-o", help="Recipe to write.")] = Path(
         "recipe.yaml"
     ),
+    model: Annotated[
+        str, typer.Option("--model", help="unet, or mask_rcnn, with anchors of the objects' sizes.")
+    ] = "unet",
 ) -> None:
     """Look at images and masks and write a recipe that fits them."""
     from domainseg.survey import write_first_recipe
 
-    for line in write_first_recipe(images, masks, out):
+    for line in write_first_recipe(images, masks, out, model=model):
         say(line)
     say(f"{out}  train it with: domainseg train {out}")
 

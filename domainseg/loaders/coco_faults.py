@@ -56,7 +56,7 @@ FIELDS = Fault(
 )
 PANOPTIC = Fault(
     "annotation",
-    "that are panoptic",
+    "with segments_info, as panoptic files have them",
     "annotations of instances, or panoptic: the folder of the PNGs",
 )
 ID_TWICE = Fault("annotation", "with an id that stands before", "every id once")
@@ -77,7 +77,7 @@ NO_NUMBERS = Fault(
 OUTSIDE = Fault("annotation", "wholly outside the image", "outlines inside their image")
 FAR = Fault(
     "annotation",
-    "that reach farther out of the image than its longer side",
+    "reaching farther out of the image than its longer side",
     "outlines inside their image",
 )
 RUNS_SIZE = Fault(
@@ -116,7 +116,7 @@ SEGMENT_CATEGORY = Fault(
 )
 SEGMENT_NO_PIXEL = Fault("segment", "without a pixel in the PNG", "segments that can be seen")
 SEGMENT_UNLISTED = Fault(
-    "segment", "in the PNG that are not in segments_info", "every segment in the list"
+    "segment", "in the PNG and not in segments_info", "every segment in the list"
 )
 
 

@@ -115,42 +115,38 @@ class Marks:
         Raises:
             InputError: with ``strict`` for such an annotation; when the file has changed.
         """
+        drawn = self._drawn(row, size, tally=tally, strict=strict)
+        truth = self._instances([one for one in drawn if not self.crowds[one[0]]], size)
+        crowds = [one for one in drawn if self.crowds[one[0]]]
+        if not crowds:
+            return Annotated(truth)
+        ignore = np.logical_or.reduce([rle.to_mask() for _, rle in crowds])
+        return Annotated(truth, self._instances(crowds, size), np.asarray(ignore, bool))
+
+    def _drawn(
+        self, row: int, size: tuple[int, int], *, tally: Tally, strict: bool
+    ) -> list[tuple[int, Rle]]:
+        """Return the place and the pixels of each annotation of an image that has some."""
         low, high = int(self.offsets[row]), int(self.offsets[row + 1])
         spans = [(int(start), int(length)) for start, length in self.spans[low:high]]
-        rles: list[Rle] = []
-        rows: list[int] = []
-        entries = read_again(self.path, spans, state=self.state)
-        for at, entry in zip(range(low, high), entries, strict=True):
+        drawn = []
+        for at, entry in enumerate(read_again(self.path, spans, state=self.state), low):
             found = _pixels(entry, size)
             if isinstance(found, Rle):
-                rles.append(found)
-                rows.append(at)
+                drawn.append((at, found))
                 continue
             tally.add_once(found, int(self.ids[at]))
             if strict:
                 raise tally.refusal(found)
-        crowd = [bool(self.crowds[at]) for at in rows]
-        truth, crowds = (
-            self._instances(
-                [at for at, c in zip(rows, crowd, strict=True) if c == wanted],
-                [rle for rle, c in zip(rles, crowd, strict=True) if c == wanted],
-                size,
-            )
-            for wanted in (False, True)
-        )
-        if not len(crowds):
-            return Annotated(truth)
-        ignore = np.zeros(size, bool)
-        for rle, c in zip(rles, crowd, strict=True):
-            if c:
-                ignore |= rle.to_mask()
-        return Annotated(truth, crowds, ignore)
+        return drawn
 
-    def _instances(
-        self, rows: Sequence[int], rles: Sequence[Rle], size: tuple[int, int]
-    ) -> Instances:
-        ids = [int(self.ids[at]) + self.lift for at in rows]
-        return decode_rle(rles, shape=size, ids=ids, classes=[int(self.classes[at]) for at in rows])
+    def _instances(self, drawn: Sequence[tuple[int, Rle]], size: tuple[int, int]) -> Instances:
+        return decode_rle(
+            [rle for _, rle in drawn],
+            shape=size,
+            ids=[int(self.ids[at]) + self.lift for at, _ in drawn],
+            classes=[int(self.classes[at]) for at, _ in drawn],
+        )
 
 
 def _pixels(entry: Mapping[str, Any], size: tuple[int, int]) -> Rle | Fault:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Literal
 from urllib.error import URLError
@@ -141,13 +143,15 @@ def fetch(version: Version) -> dict[str, Tensor]:
     """
     where = f"model.weights: coco for published {version}"
     try:
-        state = torch.hub.load_state_dict_from_url(
-            address(version),
-            map_location="cpu",
-            progress=False,
-            check_hash=True,
-            weights_only=True,
-        )
+        # It says where it fetches from even when it is told to be quiet.
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            state = torch.hub.load_state_dict_from_url(
+                address(version),
+                map_location="cpu",
+                progress=False,
+                check_hash=True,
+                weights_only=True,
+            )
     except RuntimeError as error:
         raise InputError(
             sentence(
