@@ -24,6 +24,7 @@ from domainseg.instances.window_union import (
     sighted,
     unite,
 )
+from domainseg.models.heads.detection import DetectionHead
 from domainseg.recipe import Recipe, require_classes
 from domainseg.recipe_sections import DEFAULT_THRESHOLD
 from domainseg.records import Tile
@@ -61,7 +62,7 @@ def object_rules(recipe: Recipe, classes: Sequence[str]) -> ObjectRules:
         RecipeError: an option names a class that is not one of ``classes``.
     """
     rules = recipe.instances
-    assert recipe.head.name == "detection"
+    assert isinstance(recipe.head, DetectionHead)
 
     def each(option: str, default: float) -> NDArray[np.float64]:
         value = getattr(rules, option)

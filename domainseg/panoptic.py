@@ -82,7 +82,7 @@ def read_merged(folder: Path) -> Panoptic | None:
         return None
     (told,) = json.loads(path.read_text(encoding="utf-8"))["annotations"]
     with Picture.open(folder / PANOPTIC_PNGS / told["file_name"]) as picture:
-        plane = ids_of(np.asarray(picture))
+        plane = ids_of(np.asarray(picture).transpose(2, 0, 1))
     segments = told["segments_info"]
     return Panoptic(
         plane,

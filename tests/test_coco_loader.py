@@ -530,9 +530,9 @@ class TestBadAnnotations:
         start = len(json.dumps({"images": [image(1, "a.png")]})) - 1 + len(', "annotations": [')
         root = write(tmp_path, [panoptic])
         assert refusal(InputError, lambda: opened(root)) == (
-            f"{root}/annotations.json: found 1 annotation with segments_info, as panoptic files have "
-            f"them (at byte {start}), wanted annotations of instances, or panoptic: the folder of the "
-            "PNGs; correct them: there is no other."
+            f"{root}/annotations.json: found 1 annotation with segments_info, as panoptic files "
+            f"have them (at byte {start}), wanted annotations of instances, or panoptic: the "
+            "folder of the PNGs; correct them: there is no other."
         )
 
     def test_corners_that_reach_out_a_little_are_clipped(self, tmp_path: Path) -> None:

@@ -90,8 +90,10 @@ class SemanticHead:
                 raise ValueError("a truth without presence has no target for sigmoid")
             return truth.presence.astype(np.float32)
         if truth.semantic is not None:
-            return truth.semantic[None].astype(np.float32)
-        plane = np.zeros(truth.labels.shape, np.float32)
+            plane = truth.semantic.astype(np.float32)
+        else:
+            plane = np.zeros(truth.labels.shape, np.float32)
+        # Where objects and regions are both drawn, the object is what is seen.
         inside = truth.labels > 0
         plane[inside] = truth.classes[truth.labels[inside]] + 1
         return plane[None]
