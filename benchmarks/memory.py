@@ -77,7 +77,7 @@ def run_one(side: int, pitch: int, net: bool, folder: Path) -> None:
     from domainseg.instances.basins import DecodeOptions
     from domainseg.records import Maps, Sample, quantise_height, quantise_logit
     from domainseg.results import write_results
-    from domainseg.tiling.decoding import BlockWork
+    from domainseg.tiling.decoding import BlockWork, decoding
     from domainseg.tiling.grid import Lattice, core_shape, read_window, tiles
     from domainseg.tiling.store import open_store
 
@@ -102,9 +102,13 @@ def run_one(side: int, pitch: int, net: bool, folder: Path) -> None:
         found = write_results(
             folder,
             sample,
-            store,
-            grid=Grid((1.0, 1.0), size, size),
-            options=DecodeOptions(prominence=0.1, min_area_px=10, fill_holes=True),
+            decoding(
+                store,
+                DecodeOptions(prominence=0.1, min_area_px=10, fill_holes=True),
+                grid=Grid((1.0, 1.0), size, size),
+                scratch=folder / "scratch",
+                work=BlockWork(2048, 2),
+            ),
             class_names=("nucleus",),
             sha256="0" * 64,
             work=BlockWork(2048, 2),

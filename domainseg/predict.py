@@ -27,11 +27,11 @@ from domainseg.images.files import Location, location_of
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected, Regions, edge_boxes, read_regions
 from domainseg.images.tissue import find_tissue
-from domainseg.instances.export import join_objects
+from domainseg.instances.export import join_coco, join_objects
 from domainseg.model_plane import group_range, levels_read
 from domainseg.records import Sample
-from domainseg.run_files import TABLE
-from domainseg.run_folder import PROGRESS, RECORD, Run, finished
+from domainseg.run_files import COCO, TABLE
+from domainseg.run_folder import PROGRESS, RECORD, Run, finished, read_record
 from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task
 from domainseg.runs import Tell as TellStage
 
@@ -285,7 +285,21 @@ def _is_result(path: Path, out: Path | None) -> bool:
 
 
 def write_together(runs: Sequence[Run], out: Path) -> None:
-    """Write the tables of several runs as one, ``out/objects.parquet`` and ``.csv``."""
+    """Write what several runs found as one: ``objects.parquet``, ``.csv`` and ``.coco.json``.
+
+    The COCO file is left out where an image is too large for it.
+    """
     if len(runs) > 1:
         tables = [run.folder / TABLE for run in runs]
         join_objects(tables, parquet=out / "objects.parquet", csv=out / "objects.csv")
+        files = [run.folder / COCO for run in runs]
+        records = [read_record(run.folder) for run in runs]
+        if all(file.is_file() for file in files):
+            names = [PurePosixPath(record["image"]["path"]).name for record in records]
+            join_coco(
+                list(zip(names, files, strict=True)),
+                out / COCO,
+                class_names=records[0]["model"]["classes"],
+            )
+        else:
+            (out / COCO).unlink(missing_ok=True)

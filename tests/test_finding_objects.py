@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import tifffile
 import torch
 from numpy.typing import NDArray
+from pycocotools.coco import COCO
 from scipy.ndimage import find_objects, label
 from torch import Tensor, nn
 
@@ -208,6 +211,32 @@ def test_objects_that_overlap_are_whole_in_layers_and_in_every_file(
     assert run.objects["area_px"].to_list() == [900, 144, 1600]
     coco = json.loads((run.folder / "objects.coco.json").read_text())
     assert [one["area"] for one in coco["annotations"]] == [900, 144, 1600]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_several_images_have_one_coco_file_that_pycocotools_loads(
+    tmp_path: Path, finder: Callable[..., Path]
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    save(folder / "a.tif", squares((80, 90), (10, 10, 30, 0.9), (50, 60, 12, 0.8)))
+    save(folder / "b.tif", squares((60, 50)))
+    save(folder / "c.tif", squares((70, 60), (5, 6, 20, 0.7)))
+    runs = predict(finder(), [folder], tmp_path / "out")
+    with redirect_stdout(io.StringIO()):
+        coco = COCO(tmp_path / "out" / "objects.coco.json")
+    described = [(i["file_name"], i["height"], i["width"]) for i in coco.dataset["images"]]
+    assert described == [("a.tif", 80, 90), ("b.tif", 60, 50), ("c.tif", 70, 60)]
+    found = coco.dataset["annotations"]
+    assert [one["id"] for one in found] == [1, 2, 3]
+    assert [one["image_id"] for one in found] == [1, 1, 3]
+    assert [one["score"] for one in found] == pytest.approx(
+        [230 / 255, 204 / 255, 178 / 255], abs=1e-4
+    )
+    for one in found:
+        image = coco.loadImgs(one["image_id"])[0]["file_name"]
+        plane = labels_of(next(run for run in runs if run.image == image[0]))
+        np.testing.assert_array_equal(coco.annToMask(one) > 0, plane == one["label"])
 
 
 def test_a_run_goes_on_where_it_was_interrupted(

@@ -25,7 +25,7 @@ from domainseg.results import write_results
 from domainseg.run_files import TABLE
 from domainseg.run_folder import alone_in
 from domainseg.runs import RunOptions
-from domainseg.tiling.decoding import BlockWork
+from domainseg.tiling.decoding import BlockWork, decoding
 from domainseg.tiling.store import MapStore, open_store
 
 Write = Callable[..., Path]
@@ -56,9 +56,13 @@ def written(folder: Path, store: MapStore, work: BlockWork) -> dict[str, bytes]:
     write_results(
         folder,
         Sample("a", image, ("red", "green"), spacing_um=(0.5, 0.25)),
-        store,
-        grid=Grid((1.0, 1.0), (SIDE, SIDE), (SIDE, SIDE)),
-        options=DecodeOptions(prominence=0.1, fill_holes=True),
+        decoding(
+            store,
+            DecodeOptions(prominence=0.1, fill_holes=True),
+            grid=Grid((1.0, 1.0), (SIDE, SIDE), (SIDE, SIDE)),
+            scratch=folder / "scratch",
+            work=work,
+        ),
         class_names=("dot",),
         sha256="0" * 64,
         work=work,

@@ -361,15 +361,20 @@ def test_an_image_of_more_than_2_to_the_31_pixels_goes_to_its_last_object(tmp_pa
 
     store = cast("MapStore", Sparse(side))
     sample = Sample("wide", Flat(), ("grey",))
+    work = BlockWork(2048, 2)
     found = write_results(
         tmp_path,
         sample,
-        store,
-        grid=same_grid((side, side)),
-        options=DecodeOptions(),
+        decoding(
+            store,
+            DecodeOptions(),
+            grid=same_grid((side, side)),
+            scratch=tmp_path / "scratch",
+            work=work,
+        ),
         class_names=("dot",),
         sha256="0" * 64,
-        work=BlockWork(2048, 2),
+        work=work,
     )
     assert found.objects == 3
     table = pl.read_parquet(tmp_path / "objects.parquet")

@@ -5,9 +5,11 @@ Every file appears whole or not at all (`domainseg.atomic`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import polars as pl
@@ -158,6 +160,40 @@ def join_objects(tables: Sequence[Path], *, parquet: Path, csv: Path) -> None:
         for rows in _row_groups(tables, schema):
             for write in writes:
                 write(rows)
+
+
+def join_coco(files: Sequence[tuple[str, Path]], path: Path, *, class_names: Sequence[str]) -> None:
+    """Write the COCO files of several images as one, a line at a time.
+
+    ``files`` gives the file name of each image and the COCO file of it alone, as `coco_file`
+    writes it. Images and annotations are numbered from 1, in the order of the files.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    with atomic_path(path) as partial, coco_file(partial, class_names=class_names) as coco:
+        for name, one in files:
+            with one.open(encoding="utf-8") as file:
+                told, size = _told(file)
+                coco.begin(name, size)
+                file.seek(told)
+                coco.copy(_annotations_of(file))
+
+
+def _told(file: TextIO) -> tuple[int, tuple[int, int]]:
+    """Return where the annotations of a COCO file of one image begin, and its ``(H, W)``."""
+    file.readline()
+    first = file.tell()
+    while not (line := file.readline()).startswith('"images": '):
+        pass
+    (image,) = json.loads(line.removeprefix('"images": ').rstrip()[:-1])
+    return first, (int(image["height"]), int(image["width"]))
+
+
+def _annotations_of(file: TextIO) -> Iterator[str]:
+    """Yield the annotations, a line each, from where the file is."""
+    while (line := file.readline().rstrip("\n")) and line != "],":
+        yield line.removesuffix(",")
 
 
 def _row_groups(

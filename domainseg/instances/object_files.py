@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -122,6 +122,15 @@ class CocoImages:
         self.described.append(
             {"id": number, "file_name": file_name, "height": height, "width": width}
         )
+
+    def copy(self, annotations: Iterable[str]) -> None:
+        """Append objects of the image that another COCO file describes, a line each."""
+        image = len(self.described)
+        for line in annotations:
+            # Both numbers stand first, as `annotation_lines` writes them.
+            rest = line.partition(', "category_id": ')[2]
+            number = self._lines.count + 1
+            self._lines.write([f'{{"id": {number}, "image_id": {image}, "category_id": {rest}'])
 
     def write(self, rows: pl.DataFrame) -> None:
         """Append objects of the image: rows with ``category_id`` and ``rle``."""
