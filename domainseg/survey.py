@@ -218,7 +218,7 @@ def write_first_recipe(
             sentence(masks, found="no object", wanted="label images with objects", fix="check them")
         )
     low, median, high = np.percentile(diameters, [5, 50, 95])
-    found = (
+    found: tuple[str, ...] = (
         f"{len(seen)} images, {len(diameters)} objects",
         f"object diameter {low:.0f} to {high:.0f} px, median {median:.0f}",
     )

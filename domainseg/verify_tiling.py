@@ -27,6 +27,7 @@ from domainseg.tiling.sensitivity import (
     default_settings,
     measure_sensitivity,
 )
+from domainseg.verify_detection import WHOLE_MPX, DetectionVerification, object_readings
 
 UNTILED_MPX = 24.0
 """Largest image that goes through the network in one piece, Mpx of the model grid."""
@@ -118,6 +119,14 @@ class Verification:
             fix=f"set tiling.halo_px above {self.lattice.halo_px}",
         )
 
+    def summary(self) -> str:
+        """Return what the settings are compared with."""
+        seen = self.sensitivity
+        return (
+            f"against one piece of {seen.shape[0]} x {seen.shape[1]} px with {seen.objects} "
+            f"objects, {100 * seen.foreground:.1f} % foreground, {self.precision}"
+        )
+
     def table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
         """Return header and one row for each setting."""
         return HEADER, tuple(_row(reading) for reading in self.sensitivity.readings)
@@ -146,8 +155,10 @@ def verify_tiling(
     *,
     options: VerifyOptions | None = None,
     tell: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Verification:
+) -> Verification | DetectionVerification:
     """Run a model over an image in one piece and in tiles of many kinds, and compare.
+
+    Of a model that finds objects one by one the objects are compared, of any other the maps.
 
     ``tell`` is called with passes done and passes in all.
 
@@ -174,10 +185,29 @@ def verify_tiling(
             Sample(str(image), opened, opened.channels, spacing_um=spacing),
             diameter_px=options.diameter_px or segmenter.diameter_px,
         )
-        region = middle(plane.grid.model_shape, options.untiled_mpx)
+        most = options.untiled_mpx
+        if segmenter.detector is not None:
+            most = min(most, WHOLE_MPX)
+        region = middle(plane.grid.model_shape, most)
         settings = _settings(lattice, region, options.cores, where=image)
         pixels = _pixels(plane, region)
         sha256 = image_sha256(opened.path)
+    if segmenter.detector is not None:
+        objects, readings = object_readings(
+            segmenter, segmenter.detector, pixels, settings, tell=tell
+        )
+        return DetectionVerification(
+            model=Path(model),
+            model_sha256=model_sha256(Path(model)),
+            image=str(image),
+            image_sha256=sha256,
+            lattice=lattice,
+            precision=segmenter.detector.precision,
+            region=region,
+            objects=objects,
+            readings=readings,
+            warnings=_part_of(region, plane.grid.model_shape),
+        )
     found = measure_sensitivity(
         segmenter.make_maps,
         pixels,
@@ -207,7 +237,7 @@ def middle(shape: tuple[int, int], most_mpx: float) -> Box:
     return (y0, x0), (y0 + height, x0 + width)
 
 
-def write_verification(found: Verification, path: Path) -> None:
+def write_verification(found: Verification | DetectionVerification, path: Path) -> None:
     """Write every figure as JSON; raise OutputError when it cannot be written."""
     atomic_text(path, json.dumps(found.to_json(), indent=2) + "\n")
 
@@ -251,14 +281,9 @@ def _limits(
     found: Sensitivity, region: Box, shape: tuple[int, int], blind: Sequence[str]
 ) -> tuple[str, ...]:
     """Return what the verdict does not cover."""
-    said = []
+    said = list(_part_of(region, shape))
     (y0, x0), (y1, x1) = region
     mpx = (y1 - y0) * (x1 - x0) / 1e6
-    if (y1 - y0, x1 - x0) != shape:
-        said.append(
-            f"of {shape[0]} x {shape[1]} px the middle is compared, y {y0} to {y1} and x {x0} to "
-            f"{x1}, because the untiled pass takes memory for every pixel"
-        )
     if mpx < LEAST_MPX:
         said.append(
             f"the tolerances are defined on images of {LEAST_MPX:.0f} Mpx and more, this one has "
@@ -273,6 +298,17 @@ def _limits(
     if blind:
         said.append(f"{len(blind)} layers of the network see whole windows, {blind[0]} the first")
     return tuple(said)
+
+
+def _part_of(region: Box, shape: tuple[int, int]) -> tuple[str, ...]:
+    """Return what is said where not all of an image is compared."""
+    (y0, x0), (y1, x1) = region
+    if (y1 - y0, x1 - x0) == shape:
+        return ()
+    return (
+        f"of {shape[0]} x {shape[1]} px the middle is compared, y {y0} to {y1} and x {x0} to "
+        f"{x1}, because the untiled pass takes memory for every pixel",
+    )
 
 
 def _row(reading: Reading) -> tuple[str, ...]:

@@ -30,7 +30,9 @@ from domainseg.redecode import decode_run
 from domainseg.run_folder import DETECTIONS, Run
 from domainseg.runs import RunOptions
 from domainseg.segmenter import open_segmenter, segment
-from domainseg.verify_tiling import verify_tiling
+from domainseg.tune import tune
+from domainseg.verify_detection import DetectionVerification
+from domainseg.verify_tiling import verify_tiling, write_verification
 
 Values = Callable[..., dict[str, Any]]
 Draw = Callable[..., NDArray[np.int32]]
@@ -337,12 +339,41 @@ def test_masks_are_drawn_in_the_pixels_of_the_image(
     assert run.count == 1
 
 
-def test_what_looks_at_maps_refuses_a_model_that_draws_none(
+def test_tiles_of_a_detector_are_verified_by_its_objects(
     tmp_path: Path, finder: Callable[..., Path]
 ) -> None:
     image = save(tmp_path / "a.tif", squares((200, 250), *MANY))
+    found = verify_tiling(finder(), image)
+    assert isinstance(found, DetectionVerification)
+    assert found.passed
+    assert found.objects == label(squares((200, 250), *MANY) > 0)[1]
+    assert all(one.f1 == 1 for one in found.readings if one.setting.judged)
+    header, rows = found.table()
+    assert {len(row) for row in rows} == {len(header)}
+    write_verification(found, tmp_path / "v.json")
+    assert json.loads((tmp_path / "v.json").read_text())["passed"] is True
+
+
+def test_a_halo_smaller_than_objects_fails_the_verification(
+    tmp_path: Path, finder: Callable[..., Path]
+) -> None:
+    plane = np.zeros((200, 250))
+    for y in range(8, 190, 60):
+        for x in range(8, 240, 60):
+            plane[y : y + 50, x : x + 50] = 0.9
+            plane[y + 20 : y + 30, x + 20 : x + 30] = 0
+    image = save(tmp_path / "a.tif", plane)
+    found = verify_tiling(finder(halo_px=0, instances={"fill_holes": True}), image)
+    assert isinstance(found, DetectionVerification)
+    assert not found.passed
+    assert "wanted at least 0.99 at IoU 0.9, and none doubled" in found.refusal()
+
+
+def test_what_tunes_maps_refuses_a_model_that_draws_none(
+    tmp_path: Path, finder: Callable[..., Path]
+) -> None:
     with pytest.raises(UsageError, match="finds objects one by one, wanted one that draws maps"):
-        verify_tiling(finder(), image)
+        tune(finder(), out=tmp_path / "tuned.safetensors")
 
 
 @pytest.mark.parametrize(

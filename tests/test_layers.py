@@ -32,6 +32,7 @@ LAYERS = (
         "lots",
         "sources",
         "gathering",
+        "verify_detection",
         "panoptic",
         "model_plane",
         "segmenter",

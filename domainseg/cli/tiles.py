@@ -126,11 +126,7 @@ def verify(
     with Meter("pass") as meter:
         found = verify_tiling(model, image, options=options, tell=meter.step)
     show_table(*found.table())
-    seen = found.sensitivity
-    say(
-        f"against one piece of {seen.shape[0]} x {seen.shape[1]} px with {seen.objects} objects, "
-        f"{100 * seen.foreground:.1f} % foreground, {found.precision}"
-    )
+    say(found.summary())
     for warning in found.warnings:
         warn(warning)
     if json is not None:

@@ -178,14 +178,20 @@ def windows_of(
 
 
 def detect_windows(
-    detector: Detector, plane: Plane, lattice: Lattice, *, mask: Mask | None = None
+    detector: Detector,
+    plane: Plane,
+    lattice: Lattice,
+    *,
+    mask: Mask | None = None,
+    offset: tuple[int, int] = (0, 0),
 ) -> Iterator[tuple[Tile, WindowDetections]]:
     """Yield what is found in each window of a plane ``(C, H, W)``, in raster order.
 
-    ``mask`` tells where it is looked at, None for everywhere.
+    ``mask`` tells where it is looked at, None for everywhere; ``offset`` moves the borders of
+    the cores, as in `grid.tiles`.
     """
     shape = (plane.shape[1], plane.shape[2])
-    grid = tiles(shape, lattice)
+    grid = tiles(shape, lattice, offset=offset)
     for start in range(0, len(grid), lattice.batch):
         group = grid[start : start + lattice.batch]
         found = detector(windows_of(plane, group, lattice, detector.intensity))

@@ -1,0 +1,256 @@
+"""What tiles change for a model that finds objects one by one: other objects, or doubled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.errors import sentence
+from domainseg.gathering import gather, object_rules
+from domainseg.images.resample import Grid
+from domainseg.instances.matching import match
+from domainseg.instances.overlaps import overlap_instances
+from domainseg.instances.runs import ObjectRuns
+from domainseg.instances.shared_pixels import areas_of, find_shared
+from domainseg.records import Instances
+from domainseg.segmenter import Segmenter
+from domainseg.tiling.detecting import Detector, detect_windows
+from domainseg.tiling.grid import Lattice
+from domainseg.tiling.sensitivity import Setting, threads
+
+SAME_IOU = 0.9
+"""IoU from which on an object is taken to be the same."""
+LEAST_F1 = 0.99
+"""Of objects at `SAME_IOU`, against those of one window over all."""
+DOUBLED_IOU = 0.5
+"""IoU above which two objects of one class are one that was found twice."""
+WHOLE_MPX = 6.0
+"""Largest image that goes through a detector in one window, Mpx: its pyramid takes memory."""
+HEADER = (
+    "method",
+    "core",
+    "halo",
+    "offset",
+    "batch",
+    "threads",
+    "objects",
+    "F1 at IoU .9",
+    "doubled",
+    "across seams",
+    "united",
+    "within",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectReading:
+    """What one setting changes against one window over all.
+
+    Attributes:
+        setting: the setting.
+        objects: number of objects.
+        f1: of these at IoU 0.9.
+        doubled: pairs of one class with an IoU above 0.5.
+        seams: objects that reach into more than one core.
+        united: of these, put together of parts.
+    """
+
+    setting: Setting
+    objects: int
+    f1: float
+    doubled: int
+    seams: int
+    united: int
+
+    @property
+    def within(self) -> bool:
+        """Whether the objects are the same, but for one in a hundred, and none is doubled."""
+        return self.f1 >= LEAST_F1 and self.doubled == 0
+
+    def row(self) -> tuple[str, ...]:
+        """Return the reading as a row of the table."""
+        setting = self.setting
+        lattice, (y, x) = setting.lattice, setting.offset
+        return (
+            setting.method,
+            str(lattice.core_px),
+            str(lattice.halo_px),
+            f"{y} {x}",
+            str(lattice.batch),
+            "all" if setting.threads is None else str(setting.threads),
+            str(self.objects),
+            f"{self.f1:.4f}",
+            str(self.doubled),
+            str(self.seams),
+            str(self.united),
+            ("yes" if self.within else "NO") if setting.judged else "-",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the reading as plain values."""
+        setting = self.setting
+        return {
+            "method": setting.method,
+            "core_px": setting.lattice.core_px,
+            "halo_px": setting.lattice.halo_px,
+            "batch": setting.lattice.batch,
+            "offset": list(setting.offset),
+            "threads": setting.threads,
+            "objects": self.objects,
+            "f1": self.f1,
+            "doubled": self.doubled,
+            "seams": self.seams,
+            "united": self.united,
+            "within": self.within if setting.judged else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionVerification:
+    """What the tiles of a detecting model change on one image.
+
+    Attributes:
+        model, image: the files, the image as it was named.
+        model_sha256, image_sha256: of each, in hexadecimal digits.
+        lattice: the model's.
+        precision: ``fp32`` or ``bf16``, as it was run.
+        region: the part of the model grid that was compared, ``((y0, x0), (y1, x1))``.
+        objects: number of objects in one window over all of it.
+        readings: one for each setting.
+        warnings: what limits the verdict, one sentence each.
+    """
+
+    model: Path
+    model_sha256: str
+    image: str
+    image_sha256: str
+    lattice: Lattice
+    precision: str
+    region: tuple[tuple[int, int], tuple[int, int]]
+    objects: int
+    readings: tuple[ObjectReading, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def beyond(self) -> tuple[ObjectReading, ...]:
+        """The readings of judged settings that find other objects."""
+        return tuple(one for one in self.readings if one.setting.judged and not one.within)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every setting of the model's own tiles finds the same objects."""
+        return not self.beyond
+
+    def refusal(self) -> str:
+        """Return the sentence that says by how much the worst setting fails."""
+        worst = min(self.beyond, key=lambda one: one.f1)
+        core, (y, x) = worst.setting.lattice.core_px, worst.setting.offset
+        return sentence(
+            self.image,
+            found=f"{len(self.beyond)} settings that show, worst core {core} at offset {y} {x}: "
+            f"F1 {worst.f1:.4f}, {worst.doubled} objects doubled",
+            wanted=f"at least {LEAST_F1} at IoU {SAME_IOU}, and none doubled",
+            fix=f"set tiling.halo_px above {self.lattice.halo_px}",
+        )
+
+    def summary(self) -> str:
+        """Return what the settings are compared with."""
+        (y0, x0), (y1, x1) = self.region
+        return (
+            f"against one window of {y1 - y0} x {x1 - x0} px with {self.objects} objects, "
+            f"{self.precision}"
+        )
+
+    def table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Return header and one row for each setting."""
+        return HEADER, tuple(one.row() for one in self.readings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every figure as plain values."""
+        lattice = self.lattice
+        return {
+            "model": {"path": str(self.model), "sha256": self.model_sha256},
+            "image": {"path": self.image, "sha256": self.image_sha256},
+            "precision": self.precision,
+            "lattice": {
+                "core_px": lattice.core_px,
+                "halo_px": lattice.halo_px,
+                "stride_px": lattice.stride_px,
+                "batch": lattice.batch,
+            },
+            "region": [list(corner) for corner in self.region],
+            "objects": self.objects,
+            "tolerance": {"f1": LEAST_F1, "iou": SAME_IOU, "doubled": 0},
+            "passed": self.passed,
+            "readings": [one.to_json() for one in self.readings],
+            "warnings": list(self.warnings),
+        }
+
+
+def object_readings(
+    segmenter: Segmenter,
+    detector: Detector,
+    pixels: NDArray[np.float32],
+    settings: Sequence[Setting],
+    *,
+    tell: Callable[[int, int], None] = lambda _done, _total: None,
+) -> tuple[int, tuple[ObjectReading, ...]]:
+    """Return the objects of one window over ``(C, H, W)``, and what each setting changes.
+
+    Blends are left out: there are no scores of pixels to average.
+    """
+    tried = [one for one in settings if one.method != "blend"]
+    tell(0, len(tried) + 1)
+    whole = replace(segmenter.lattice, core_px=_covering(pixels.shape[1:], segmenter.lattice))
+    wanted, _, _ = _found(segmenter, detector, pixels, Setting("tiles", whole))
+    readings = []
+    for done, setting in enumerate(tried, start=1):
+        tell(done, len(tried) + 1)
+        with threads(setting.threads):
+            found, seams, united = _found(segmenter, detector, pixels, setting)
+        f1 = match(overlap_instances(wanted, found), threshold=SAME_IOU).counts.f1
+        readings.append(ObjectReading(setting, len(found), f1, count_doubled(found), seams, united))
+    tell(len(tried) + 1, len(tried) + 1)
+    return len(wanted), tuple(readings)
+
+
+def _covering(shape: Sequence[int], lattice: Lattice) -> int:
+    return -(-max(shape) // lattice.stride_px) * lattice.stride_px
+
+
+def _found(
+    segmenter: Segmenter, detector: Detector, pixels: NDArray[np.float32], setting: Setting
+) -> tuple[Instances, int, int]:
+    """Return the objects, and how many lie on seams and were put together."""
+    size = (pixels.shape[1], pixels.shape[2])
+    made = gather(
+        detect_windows(detector, pixels, setting.lattice, offset=setting.offset),
+        object_rules(segmenter.recipe, segmenter.classes),
+        grid=Grid((1.0, 1.0), size, size),
+    )
+    found = made.objects
+    objects = Instances(
+        ids=found.objects.ids,
+        boxes=found.boxes,
+        runs=found.objects.runs,
+        offsets=found.objects.offsets,
+        classes=found.classes,
+        scores=found.scores,
+        shape=found.objects.shape,
+    )
+    return objects, made.seams, made.united
+
+
+def count_doubled(objects: Instances) -> int:
+    """Return the pairs of objects of one class with an IoU above `DOUBLED_IOU`."""
+    runs = ObjectRuns(objects.ids, objects.runs, objects.offsets, objects.shape)
+    shared = find_shared(runs)
+    areas = areas_of(runs)[shared.pairs].sum(1) - shared.areas_px
+    one, other = objects.classes[shared.pairs].T
+    twice = (shared.areas_px > DOUBLED_IOU * areas) & (one == other)
+    return int(np.count_nonzero(twice))
