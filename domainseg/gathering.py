@@ -199,7 +199,10 @@ def _on_image(box: NDArray[np.int64], grid: Grid) -> NDArray[np.int64]:
 
 def _filled(objects: ObjectRuns) -> ObjectRuns:
     """Return the objects without holes."""
-    return _remade(objects, lambda mask, _corner: np.asarray(binary_fill_holes(mask), bool))
+    boxes = boxes_of(objects)
+    # Where no row has two runs there is no hole; so are nearly all.
+    holed = np.diff(objects.offsets) > boxes[:, 1, 0] - boxes[:, 0, 0]
+    return _remade(objects, lambda mask, _corner: np.asarray(binary_fill_holes(mask), bool), holed)
 
 
 def _within(
@@ -217,20 +220,21 @@ def _within(
         rows, columns = (picked(corner[i], mask.shape[i], i) for i in (0, 1))
         return np.asarray(mask & inspected[np.ix_(rows, columns)])
 
-    return _remade(objects, inside)
+    return _remade(objects, inside, np.ones(len(objects), bool))
 
 
 def _remade(
     objects: ObjectRuns,
     change: Callable[[NDArray[np.bool_], tuple[int, int]], NDArray[np.bool_]],
+    which: NDArray[np.bool_],
 ) -> ObjectRuns:
-    """Return the objects with the mask of each changed inside its box, one at a time."""
+    """Return the objects, the mask of those of ``which`` changed inside its box, one at a time."""
     boxes = boxes_of(objects)
     parts: list[list[NDArray[np.int32]]] = []
     for i in range(len(objects)):
-        runs = objects.runs[objects.offsets[i] : objects.offsets[i + 1]]
-        if not len(runs):
-            parts.append([])
+        runs = objects.runs[objects.offsets[i] : objects.offsets[i + 1]].astype(np.int32)
+        if not which[i] or not len(runs):
+            parts.append([runs])
             continue
         (y0, x0), (y1, x1) = boxes[i].tolist()
         mask = np.zeros((y1 - y0, x1 - x0), bool)

@@ -417,3 +417,16 @@ def test_limits_are_those_of_the_rules() -> None:
     network.eval()
     assert (network.rpn.pre_nms_top_n(), network.rpn.post_nms_top_n()) == (13, 11)
     assert (network.roi_heads.detections_per_img, network.roi_heads.nms_thresh) == (3, 0.4)
+
+
+def test_holes_are_filled_where_the_recipe_says(
+    tmp_path: Path, finder: Callable[..., Path]
+) -> None:
+    plane = squares((70, 80), (10, 10, 30, 0.9), (50, 60, 10, 0.9))
+    plane[20:28, 20:28] = 0
+    image = save(tmp_path / "a.tif", plane)
+    model = finder(instances={"fill_holes": False})
+    open_ones = run_of(model, image, tmp_path / "open")
+    assert open_ones.objects["area_px"].to_list() == [900 - 64, 100]
+    filled = decode_run(open_ones.folder, ("instances.fill_holes=true",), out=tmp_path / "filled")
+    assert filled.objects["area_px"].to_list() == [900, 100]
