@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from domainseg.evaluate import evaluate_model
+from domainseg.runs import RunOptions
 from domainseg.train import train
 
 IMAGES = "train2017"
@@ -90,12 +91,15 @@ def main() -> None:
             print(f"{stage}{at}", flush=True)
 
     trained = train(recipe, options.out / "model", overrides=overrides, tell=tell)
-    evaluation = evaluate_model(trained.model)
-    for header, rows in evaluation.tables():
-        if header[0] in ("coco", "panoptic") or "AP" in header:
+    asked = [["instances.min_score=0.05", "evaluate.coco=true", "evaluate.panoptic=false"]]
+    if options.panoptic:
+        asked.append(["instances.min_score=0.5", "evaluate.panoptic=true", "evaluate.coco=false"])
+    for changes in asked:
+        scores = RunOptions(overrides=tuple(changes))
+        for header, rows in evaluate_model(trained.model, options=scores).tables():
             print(*header, sep="\t")
             for row in rows[:4]:
-                print(*row, sep="\t")
+                print(*row, sep="\t", flush=True)
     print(f"{(time.monotonic() - begun) / 60:.1f} minutes")
 
 

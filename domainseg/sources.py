@@ -25,6 +25,7 @@ from domainseg.records import (
     Instances,
     ListsUnlabelled,
     Sample,
+    TellsSkipped,
 )
 
 DROPPED = -1
@@ -263,6 +264,15 @@ def _joined(parts: Splits, added: Splits, name: str) -> Splits:
         val=both(parts.val, added.val),
         test=both(parts.test, added.test),
     )
+
+
+def skipped_in(source: Source) -> tuple[str, ...]:
+    """Return what the data sets left out so far, a sentence for each kind of thing."""
+    dataset = source.dataset
+    each: tuple[Dataset, ...] = (dataset,)
+    if isinstance(dataset, Joined):
+        each = (dataset.first, *dataset.others.values())
+    return tuple(said for one in each if isinstance(one, TellsSkipped) for said in one.skipped)
 
 
 def with_stuff(recipe: Recipe, source: Source) -> Recipe:

@@ -20,8 +20,8 @@ from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.loaders.splits import PARTS
 from domainseg.model_plane import model_plane, object_diameter
 from domainseg.recipe import Recipe, load_recipe, recipe_from_json
-from domainseg.records import Dataset, Entry, Sample, TellsSkipped
-from domainseg.sources import Joined, Source, open_source, truth_labels, with_stuff
+from domainseg.records import Entry, Sample
+from domainseg.sources import Source, open_source, skipped_in, truth_labels, with_stuff
 from domainseg.training.augment import Augmentation
 
 HEADER = (
@@ -117,15 +117,6 @@ def _overlaps(source: Source) -> tuple[str, ...]:
         f"overlaps: {sum(counts)} px in {images} of {len(counts)} images are in several masks; "
         "the first mask keeps them",
     )
-
-
-def skipped_in(source: Source) -> tuple[str, ...]:
-    """Return what the data sets left out so far, a sentence for each kind of thing."""
-    dataset = source.dataset
-    each: tuple[Dataset, ...] = (dataset,)
-    if isinstance(dataset, Joined):
-        each = (dataset.first, *dataset.others.values())
-    return tuple(said for one in each if isinstance(one, TellsSkipped) for said in one.skipped)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from domainseg.sources import (
     annotated,
     labelled,
     open_source,
+    skipped_in,
     truth_labels,
     with_stuff,
 )
@@ -223,6 +224,8 @@ def train(
     tell("preparing images", None)
     ranges = group_ranges(plan, source, (*source.splits.train, *source.splits.val))
     images, diameter = prepare(source, plan, out / "prepared", ranges=ranges)
+    for said in skipped_in(source):
+        tell(said, None)
     keep_digest(images_sha256(images), out, resume=resume)
     job = _job(plan, source, out, diameter, ranges)
     if plan.train.max_minutes is not None:

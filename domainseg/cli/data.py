@@ -118,8 +118,7 @@ def export(
     """Write the objects of a recipe's data as COCO instances."""
     from domainseg.loaders.coco_write import file_names, write_instances
     from domainseg.recipe import load_recipe
-    from domainseg.sources import entries_of, open_source
-    from domainseg.survey import skipped_in
+    from domainseg.sources import entries_of, open_source, skipped_in
 
     _check_part(part)
     plan = load_recipe(recipe, tuple(overrides or ()))
