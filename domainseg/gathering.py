@@ -174,12 +174,15 @@ def _sightings(tile: Tile, seen: WindowDetections, rules: ObjectRules, grid: Gri
     objects = paste(found, rules.threshold[found.classes], shape=grid.source_shape)
     if rules.fill_holes:
         objects = _filled(objects)
+    boxes = found.boxes
     if seen.inspected is not None:
         objects = _within(objects, seen.inspected, tile, grid)
+        # What is not looked at has no say in where an object is, nor in whether it goes on.
+        boxes = boxes_of(objects).astype(np.float32)
     window = np.array([tile.origin, np.add(tile.origin, tile.shape)])
     return sighted(
         objects,
-        boxes=found.boxes,
+        boxes=boxes,
         classes=found.classes,
         scores=found.scores,
         window=tile.core[0][0] * grid.model_shape[1] + tile.core[0][1],

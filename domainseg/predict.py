@@ -295,7 +295,11 @@ def write_together(runs: Sequence[Run], out: Path) -> None:
         files = [run.folder / COCO for run in runs]
         records = [read_record(run.folder) for run in runs]
         if all(file.is_file() for file in files):
-            names = [PurePosixPath(record["image"]["path"]).name for record in records]
+            # As images are told apart: by their folders where these were kept.
+            names = [
+                str(PurePosixPath(run.image).parent / PurePosixPath(record["image"]["path"]).name)
+                for run, record in zip(runs, records, strict=True)
+            ]
             join_coco(
                 list(zip(names, files, strict=True)),
                 out / COCO,

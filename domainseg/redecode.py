@@ -188,6 +188,7 @@ class _SeenDetections:
             classes=tuple(record["model"]["classes"]),
             grid=_grid(record, sample, store.shape),
             sha256=record["image"]["sha256"],
+            work=BlockWork(workers=min(_cores(), MOST_WORKERS)),
             spent=NO_TIME,
             tell=tell,
         )

@@ -299,7 +299,16 @@ def _detections(
     segmenter, stored = model.segmenter, plane.stored
     engine = segmenter.detector
     assert engine is not None
-    queues = QUEUES if engine.device.type == "cpu" else GPU_QUEUES
+    plan = plan_work(
+        segmenter.lattice,
+        layers=1,
+        channels=plane.shape[0],
+        width_px=plane.shape[2],
+        max_memory_mb=options.max_memory_mb,
+        threads=torch.get_num_threads(),
+        network_mb=model.network_mb,
+        queues=QUEUES if engine.device.type == "cpu" else GPU_QUEUES,
+    )
     store = open_detections(folder / DETECTIONS, plane.grid.model_shape, segmenter.lattice)
     spent = stream_detections(
         engine if stored is None else replace(engine, intensity=plane.intensity),
@@ -307,8 +316,7 @@ def _detections(
         store,
         segmenter.lattice,
         mask=None if task.area is None else partial(task.area.on_grid, plane.grid),
-        # What a bound on memory leaves to be chosen is how many windows are read ahead.
-        queue=queues[0] if options.max_memory_mb is None else queues[-1],
+        queue=plan.queue,
         tell=partial(tell, "tiles"),
     )
     return gathered_results(
@@ -319,6 +327,7 @@ def _detections(
         classes=segmenter.classes,
         grid=plane.grid,
         sha256=task.record["image"]["sha256"],
+        work=BlockWork(plan.block_px, plan.workers),
         spent=spent,
         tell=tell,
     )
@@ -333,6 +342,7 @@ def gathered_results(
     classes: tuple[str, ...],
     grid: Grid,
     sha256: str,
+    work: BlockWork,
     spent: Spent,
     tell: Tell,
 ) -> Done:
@@ -364,7 +374,7 @@ def gathered_results(
         gathering(),
         class_names=classes,
         sha256=sha256,
-        work=BlockWork(workers=torch.get_num_threads()),
+        work=work,
         tell=tell,
     )
     warnings = made[0].warnings()
@@ -373,7 +383,8 @@ def gathered_results(
         if segments is not None:
             write_merged(folder, sample.id, segments, classes, recipe.head)
         else:
-            warnings += (f"no {PANOPTIC}: an image of so many pixels is not held in memory",)
+            said = "nothing of the image was looked at, or it has too many pixels to be held"
+            warnings += (f"no {PANOPTIC}: {said}",)
     return Done(found, spent, made[0].to_record(), warnings)
 
 
@@ -417,6 +428,13 @@ def _assumed(model: Model, task: Task, shape: tuple[int, int]) -> tuple[str, ...
         warnings.append(diameter_assumed(segmenter))
     if (blind := segmenter.whole_window_layers) and len(tiles(shape, segmenter.lattice)) > 1:
         warnings.append(tiling_shows(blind))
+    measured, halo = model.card.halo_px, segmenter.lattice.halo_px
+    cuts = segmenter.detector is not None and len(tiles(shape, segmenter.lattice)) > 1
+    if cuts and halo < measured:
+        warnings.append(
+            f"objects at the borders of tiles may be cut: the halo is {halo} px, and those of "
+            f"the training need {measured} px"
+        )
     area = task.area
     if area is not None and area.tissue is not None and area.tissue.assumed is not None:
         warnings.append(area.tissue.assumed)

@@ -291,6 +291,15 @@ def with_stuff(recipe: Recipe, source: Source) -> Recipe:
     names = tuple(source.classes[i] for i in sorted({int(i) for i in renamed if i != DROPPED}))
     stuff = names if head.stuff is None else head.stuff
     require_classes("head.stuff", stuff, source.classes)
+    if said and (things := sorted(set(stuff) - set(names))):
+        raise RecipeError(
+            sentence(
+                "head.stuff",
+                found=f"'{things[0]}', which has objects",
+                wanted=f"classes that are regions in the data ({', '.join(names)})",
+                fix="leave it out",
+            )
+        )
     if not stuff:
         raise RecipeError(
             sentence(

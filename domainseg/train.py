@@ -244,7 +244,7 @@ def train(
             resume=resume,
             tell=lambda progress: tell("fitting", progress),
         )
-    if not _in_one_window(plan):
+    if not _in_one_window(plan) and not isinstance(plan.head, DetectionHead):
         tell("measuring the halo", None)
     trained = _finish(job, images, best, begun=begun)
     shutil.rmtree(out / "prepared")

@@ -415,9 +415,9 @@ def test_tables_say_what_they_hold() -> None:
     assert header[:4] == ("COCO, 200 objects", "AP", "AP .5", "AP .75")
     assert [row[0] for row in rows] == [
         "masks, best 100",
-        "boxes, best 100",
+        "boxes of masks, best 100",
         "masks, all",
-        "boxes, all",
+        "boxes of masks, all",
     ]
     assert {len(row) for row in rows} == {len(header)} == {13}
     assert rows[2][1:5] == ("1.000", "1.000", "1.000", "1.000")
@@ -428,7 +428,7 @@ def test_tables_say_what_they_hold() -> None:
     ]
     few = squares((0, 0, 40))
     (only,) = summary([Case("a", few, few)]).tables()
-    assert [row[0] for row in only[1]] == ["masks", "boxes"]
+    assert [row[0] for row in only[1]] == ["masks", "boxes of masks"]
     assert only[1][0] == (
         "masks",
         *["1.000"] * 3,

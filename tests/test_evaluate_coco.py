@@ -93,7 +93,7 @@ def test_the_table_is_printed_where_it_is_asked_for(
     model = str(model_on(bright_model, data))
     assert run(["evaluate", model]) == 0
     said = capsys.readouterr().out
-    for words in ("COCO, 4 objects", "masks", "boxes", "AR large", "0.691", "n/a"):
+    for words in ("COCO, 4 objects", "masks", "boxes of masks", "AR large", "0.691", "n/a"):
         assert words in said
     assert run(["evaluate", model, "--set", "evaluate.coco=false"]) == 0
     assert "COCO" not in capsys.readouterr().out

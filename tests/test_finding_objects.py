@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from domainseg.errors import InputError, RecipeError, UsageError
 from domainseg.images import open_image, read_labels
+from domainseg.models.heads.panoptic import PanopticHead
 from domainseg.models.mask_rcnn import Found, MaskRCNN
 from domainseg.models.model_file import ModelCard, save_model
 from domainseg.predict import predict
@@ -430,3 +431,64 @@ def test_holes_are_filled_where_the_recipe_says(
     assert open_ones.objects["area_px"].to_list() == [900 - 64, 100]
     filled = decode_run(open_ones.folder, ("instances.fill_holes=true",), out=tmp_path / "filled")
     assert filled.objects["area_px"].to_list() == [900, 100]
+
+
+def test_images_of_one_name_are_told_apart_in_the_coco_file(
+    tmp_path: Path, finder: Callable[..., Path]
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        save(tmp_path / "images" / folder / "x.tif", squares((40, 40), (5, 5, 9, 0.9)))
+    options = RunOptions(keep_folders=True)
+    predict(finder(), [tmp_path / "images"], tmp_path / "out", options=options)
+    coco = json.loads((tmp_path / "out" / "objects.coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a/x.tif", "b/x.tif"]
+
+
+def test_a_coco_file_that_something_else_wrote_is_refused(
+    tmp_path: Path, finder: Callable[..., Path]
+) -> None:
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.tif", squares((40, 40), (5, 5, 9, 0.9)))
+    images = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    model = finder()
+    predict(model, images, tmp_path / "out")
+    path = tmp_path / "out" / "b" / "objects.coco.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
+    with pytest.raises(InputError, match="found a COCO file of another layout"):
+        predict(model, images, tmp_path / "out")
+
+
+def test_a_bound_on_memory_holds_for_detectors_too(
+    tmp_path: Path, finder: Callable[..., Path]
+) -> None:
+    image = save(tmp_path / "a.tif", squares((200, 250), *MANY))
+    with pytest.raises(UsageError, match=r"--max-memory: found 0\.05 GB, wanted at least"):
+        run_of(finder(), image, tmp_path / "out", max_memory_mb=50.0)
+
+
+def test_a_halo_below_what_the_objects_need_is_told(
+    tmp_path: Path, finder: Callable[..., Path]
+) -> None:
+    image = save(tmp_path / "a.tif", squares((200, 250), *MANY))
+    run = run_of(finder(), image, tmp_path / "out", "tiling.halo_px=16")
+    assert any("the halo is 16 px, and those of the training need 32 px" in w for w in run.warnings)
+    whole = run_of(finder(), image, tmp_path / "whole", "tiling.halo_px=16", "tiling.core_px=256")
+    assert whole.warnings == ()
+
+
+def test_regions_are_never_found_as_objects() -> None:
+    torch.manual_seed(0)
+    made = replace(
+        MaskRCNN(), weights=None, encoder="mobilenetv3_small_050", depth=4, semantic_channels=8
+    )
+    rules = PanopticHead(candidate_score=1e-6)
+    network = made.build(3, 4).follow(rules).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        (before,) = network.detect(images)
+        (after,) = network.draw_regions([1, 3], weight=0.5).detect(images)
+    assert set(before.classes.tolist()) == {0, 1, 2, 3}
+    assert set(after.classes.tolist()) == {0, 2}
+    assert after.regions is not None
+    assert set(after.regions.unique().tolist()) <= {0, 2, 4}

@@ -221,6 +221,12 @@ def test_regions_that_the_data_does_not_have_are_refused(tmp_path: Path, photogr
         train(tmp_path / "recipe.yaml", tmp_path / "run")
 
 
+def test_a_class_that_has_objects_is_no_region(tmp_path: Path, photographs: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe_of(photographs, stuff=["block", "sky"]))
+    with pytest.raises(RecipeError, match=r"found 'block', which has objects, wanted classes"):
+        train(tmp_path / "recipe.yaml", tmp_path / "run")
+
+
 def test_data_without_regions_wants_them_named(tmp_path: Path, photographs: Path) -> None:
     told = json.loads((photographs / "panoptic.json").read_text())
     for category in told["categories"]:

@@ -65,7 +65,7 @@ def test_a_box_around_pixels_learns_those_pixels() -> None:
     assert (learned[0] > 0.5).all()
     # Half of the second box is the object: its left 14 of 28 cells.
     np.testing.assert_array_equal(learned[1, 4] > 0.5, np.arange(28) < 14)
-    assert (learned[1, 1:-1, :13] == 1).all()
+    assert (learned[1, 1:-1, 1:13] == 1).all()
     assert (learned[2, :, :-1] == 0).all()
     assert (learned[2] < 0.5).all()
 
@@ -245,3 +245,19 @@ def test_a_state_of_other_channels_keeps_what_fits() -> None:
     assert "roi_heads.mask_predictor.mask_fcn_logits.bias" not in fitting(
         state, classes=3, channels=3
     )
+
+
+def test_a_file_put_by_hand_must_be_the_published_one(published: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    (cache / published.name).write_bytes(b"something else")
+    with pytest.raises(InputError, match="another file than was published in"):
+        coco_weights.fetch("v1")
+
+
+def test_a_whole_object_is_an_example_however_it_is_scaled() -> None:
+    plane, nothing = np.zeros((8, 10), np.float32), np.zeros((8, 10), np.float32)
+    plane[3:5, 4:6] = 1
+    image = prepared([400], [0])
+    truth = truth_of(Drawn(image, np.zeros((3, 8, 10), np.float32), np.stack([plane, nothing])))
+    assert truth.boxes.tolist() == [[4, 3, 6, 5]]

@@ -178,3 +178,40 @@ def test_no_sighting_is_no_object() -> None:
     found = united([])
     assert len(found) == 0
     assert found.objects.runs.shape == (0, 3)
+
+
+def test_windows_that_disagree_on_the_class_see_one_object() -> None:
+    owner = window(0, [[0, 0], [96, 84]], [[0, 0], [96, 64]], [(square(20, 57, 12), 0, 0.6)])
+    other = window(1, [[0, 44], [96, 128]], [[0, 64], [96, 128]], [(square(20, 57, 12), 1, 0.9)])
+    found = united([owner, other])
+    assert found.classes.tolist() == [0]
+    # Two of one window are two: nothing says that they are one thing.
+    both = [(square(20, 30, 12), 0, 0.6), (square(20, 30, 12), 1, 0.9)]
+    assert len(united([window(0, [[0, 0], [96, 84]], [[0, 0], [96, 64]], both)])) == 2
+
+
+def test_a_part_of_another_class_is_the_whole_objects() -> None:
+    whole = window(0, [[0, 0], [96, 84]], [[0, 0], [96, 64]], [(square(20, 40, 30), 0, 0.6)])
+    part = window(1, [[0, 56], [96, 128]], [[0, 64], [96, 128]], [(square(20, 40, 30), 1, 0.9)])
+    found = united([whole, part])
+    assert found.classes.tolist() == [0]
+    np.testing.assert_array_equal(masks_of(found)[0], square(20, 40, 30))
+
+
+def test_a_part_alone_is_kept_by_the_core_that_owns_it() -> None:
+    extent, core = [[0, 40], [96, 128]], [[0, 64], [96, 128]]
+    # What the window shows of each begins at 40; the other window saw nothing.
+    near = window(1, extent, core, [(square(20, 10, 80), 0, 0.9)])
+    assert len(united([near])) == 1
+    far = window(1, extent, core, [(square(20, 10, 60), 0, 0.9)])
+    assert len(united([far])) == 0
+
+
+def test_the_score_of_united_parts_weighs_their_areas() -> None:
+    band = np.zeros(SHAPE, bool)
+    band[40:50, 4:100] = True
+    left = window(0, [[0, 0], [96, 84]], [[0, 0], [96, 64]], [(band, 0, 0.9)])
+    right = window(1, [[0, 44], [96, 128]], [[0, 64], [96, 128]], [(band, 0, 0.6)])
+    found = united([left, right])
+    assert len(found) == 1
+    assert found.scores[0] == pytest.approx((80 * 0.9 + 56 * 0.6) / 136)

@@ -111,7 +111,7 @@ class Coco:
         calls: number of predicted objects.
         beyond: predictions that COCO's cap leaves out.
         mask: where masks are compared, over all classes.
-        box: where boxes are, likewise.
+        box: where boxes are, likewise; those around the masks, where nobody gave others.
         classes: one per class that occurs, in the order of the class names.
     """
 
@@ -130,7 +130,7 @@ class Coco:
 
     def table(self) -> Table:
         """Return the header and the rows of a plain table, without a cap where it matters."""
-        pairs = {"masks": self.mask, "boxes": self.box}
+        pairs = {"masks": self.mask, "boxes of masks": self.box}
         rows = [(name, *pair.capped.cells()) for name, pair in pairs.items()]
         if self.beyond:
             rows = [(f"{name}, best {MOST}", *cells) for name, *cells in rows]

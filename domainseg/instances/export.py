@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from domainseg.atomic import atomic_path
+from domainseg.errors import InputError, sentence
 from domainseg.instances.encode import require_countable
 from domainseg.instances.object_files import (
     ROWS,
@@ -169,6 +170,7 @@ def join_coco(files: Sequence[tuple[str, Path]], path: Path, *, class_names: Seq
     writes it. Images and annotations are numbered from 1, in the order of the files.
 
     Raises:
+        InputError: when a file was written by something else.
         OutputError: when the file cannot be written.
     """
     with atomic_path(path) as partial, coco_file(partial, class_names=class_names) as coco:
@@ -185,7 +187,15 @@ def _told(file: TextIO) -> tuple[int, tuple[int, int]]:
     file.readline()
     first = file.tell()
     while not (line := file.readline()).startswith('"images": '):
-        pass
+        if not line:
+            raise InputError(
+                sentence(
+                    file.name,
+                    found="a COCO file of another layout",
+                    wanted="the one that a run wrote",
+                    fix="predict the image again with --restart",
+                )
+            )
     (image,) = json.loads(line.removeprefix('"images": ').rstrip()[:-1])
     return first, (int(image["height"]), int(image["width"]))
 

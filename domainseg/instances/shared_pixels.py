@@ -42,11 +42,13 @@ def boxes_of(objects: ObjectRuns) -> Ints:
 def find_shared(objects: ObjectRuns) -> Shared:
     """Return the pairs of objects that share pixels, and how many."""
     boxes = boxes_of(objects)
-    order = np.argsort(boxes[:, 0, 0], kind="stable")
+    # Along the longer side of the image fewer boxes are met at a time.
+    axis = int(objects.shape[1] > objects.shape[0])
+    order = np.argsort(boxes[:, 0, axis], kind="stable")
     nothing = np.zeros((0, 3), np.int64)
-    count = _cross(boxes, order, objects.runs, objects.offsets, nothing)
+    count = _cross(boxes, order, axis, objects.runs, objects.offsets, nothing)
     found = np.empty((count, 3), np.int64)
-    _cross(boxes, order, objects.runs, objects.offsets, found)
+    _cross(boxes, order, axis, objects.runs, objects.offsets, found)
     found = found[np.lexsort((found[:, 1], found[:, 0]))]
     return Shared(found[:, :2].copy(), found[:, 2].copy())
 
@@ -76,16 +78,18 @@ def _boxes(runs: Ints, offsets: Ints, boxes: Ints) -> None:
 
 
 @kernel
-def _cross(boxes: Ints, order: Ints, runs: Ints, offsets: Ints, found: Ints) -> int:
+def _cross(boxes: Ints, order: Ints, axis: int, runs: Ints, offsets: Ints, found: Ints) -> int:
     """Write ``(i, j, pixels)`` of each pair where there is room; return how many there are."""
-    count = 0
+    count, other = 0, 1 - axis
     for a in range(len(order)):
         i = order[a]
         for b in range(a + 1, len(order)):
             j = order[b]
-            if boxes[j, 0, 0] >= boxes[i, 1, 0]:
+            if boxes[j, 0, axis] >= boxes[i, 1, axis]:
                 break
-            if boxes[j, 0, 1] >= boxes[i, 1, 1] or boxes[j, 1, 1] <= boxes[i, 0, 1]:
+            if boxes[j, 0, other] >= boxes[i, 1, other]:
+                continue
+            if boxes[j, 1, other] <= boxes[i, 0, other]:
                 continue
             area = _common(runs, offsets[i], offsets[i + 1], offsets[j], offsets[j + 1])
             if area == 0:

@@ -107,28 +107,36 @@ def unite(seen: Sightings, *, most_iou: float) -> United:
     """Return the objects that windows saw, each once.
 
     1. Of whole objects near a core, those of one class with an IoU above ``most_iou`` are
-       seen twice: what a core owns is kept before what lies beyond one, then the higher
-       score, then the earlier window and row.
-    2. A part that lies in a whole object of its class, by `AGREE`, is that object's.
+       seen twice, and of any class where two windows saw them and not both own them: what a
+       core owns is kept before what lies beyond one, then the higher score, then the earlier
+       window and row.
+    2. A part that lies in a whole object that another window saw, by `AGREE`, is that object's.
     3. The other parts that reach into the core of their window are united where two of one
        class agree in what both windows show; one alone is kept where its core owns it.
     4. Of what there is then, those of one class with an IoU above ``most_iou`` are one, the
        one with the higher score.
     """
     whole = seen.select(seen.whole & seen.near)
-    whole = whole.select(_distinct(whole, ~whole.owned, most_iou))
+    whole = whole.select(_distinct(whole, most_iou))
     reaching = areas_within(seen.objects, seen.cores) > 0
     parts = seen.select(~seen.whole & reaching)
     parts = parts.select(~_contained(parts, whole))
     return _finished(whole, parts, _grouped(parts), most_iou)
 
 
-def _distinct(seen: Sightings, later: Mask, most_iou: float) -> Mask:
-    """Return which objects stand when of two that are one the better one does."""
+def _distinct(seen: Sightings, most_iou: float) -> Mask:
+    """Return which objects stand when of two that are one the better one does.
+
+    What a window sees beyond its core only stands in for what another window should have
+    seen: where that has seen something, whatever its class, it is no object of its own.
+    """
     shared = find_shared(seen.objects)
+    one, other = shared.pairs.T
+    stand_in = seen.windows[one] != seen.windows[other]
+    stand_in &= ~(seen.owned[one] & seen.owned[other])
     twice = _iou(seen.objects, shared) > most_iou
-    twice &= seen.classes[shared.pairs[:, 0]] == seen.classes[shared.pairs[:, 1]]
-    order = np.lexsort((np.arange(len(seen)), seen.windows, -seen.scores, later))
+    twice &= stand_in | (seen.classes[one] == seen.classes[other])
+    order = np.lexsort((np.arange(len(seen)), seen.windows, -seen.scores, ~seen.owned))
     return _greedy(shared.pairs[twice], order)
 
 
@@ -153,7 +161,7 @@ def _iou(objects: ObjectRuns, shared: Shared) -> NDArray[np.float64]:
 
 
 def _contained(parts: Sightings, whole: Sightings) -> Mask:
-    """Return which parts lie in a whole object of their class."""
+    """Return which parts lie in a whole object that another window saw, whatever its class."""
     contained = np.zeros(len(parts), bool)
     if not len(parts) or not len(whole):
         return contained
@@ -163,7 +171,8 @@ def _contained(parts: Sightings, whole: Sightings) -> Mask:
     across = (one < len(parts)) & (other >= len(parts))
     one, other = one[across], other[across] - len(parts)
     inside = shared.areas_px[across] >= AGREE * areas_of(parts.objects)[one]
-    inside &= parts.classes[one] == whole.classes[other]
+    same = parts.windows[one] == whole.windows[other]
+    inside &= ~same | (parts.classes[one] == whole.classes[other])
     contained[one[inside]] = True
     return contained
 
@@ -365,9 +374,10 @@ def sighted(
     cut = ((extent[0] > 0) & (low < extent[0] + edge)).any(1)
     cut |= ((extent[1] < limit) & (high > extent[1] - edge)).any(1)
     centres = boxes.mean(1)
-    owned = ((centres >= core[0]) & (centres < core[1])).all(1)
-    # At the end of the image a centre on its very border is the last core's.
-    owned |= ((centres >= core[0]) & ((centres < core[1]) | (core[1] >= limit))).all(1)
+    # A centre at or beyond the image's border is the core's that lies along it.
+    after = (centres >= core[0]) | (core[0] <= 0)
+    before = (centres < core[1]) | (core[1] >= limit)
+    owned = (after & before).all(1)
     slack = DRIFT_PX + DRIFT * (boxes[:, 1] - boxes[:, 0])
     near = ((centres >= core[0] - slack) & (centres < core[1] + slack)).all(1)
     count = len(objects)

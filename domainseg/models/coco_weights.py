@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.error import URLError
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +146,7 @@ def fetch(version: Version) -> dict[str, Tensor]:
         InputError: the file's SHA-256 is not the one in its name.
     """
     where = f"model.weights: coco for published {version}"
+    _require_published(where, Path(torch.hub.get_dir()) / "checkpoints" / _name(version))
     try:
         # It says where it fetches from even when it is told to be quiet.
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -172,6 +177,31 @@ def fetch(version: Version) -> dict[str, Tensor]:
             )
         ) from error
     return dict(state)
+
+
+def _name(version: Version) -> str:
+    return PurePosixPath(urlsplit(address(version)).path).name
+
+
+def _require_published(where: str, path: Path) -> None:
+    """Raise InputError where a file lies in torch's cache that is not what its name says.
+
+    Torch compares what it fetches; of what is there already, put by hand, nobody did.
+    """
+    digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    if digest is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(digest[1]):
+        raise InputError(
+            sentence(
+                where,
+                found=f"another file than was published in {path}",
+                wanted=f"one whose SHA-256 begins with {digest[1]}",
+                fix="delete it, and fetch it again",
+            )
+        )
 
 
 def category_rows() -> list[int]:

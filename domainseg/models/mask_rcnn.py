@@ -156,6 +156,7 @@ class MaskRCNNNetwork(nn.Module):
     def draw_regions(self, classes: Sequence[int], *, weight: float) -> Self:
         """Take the classes, from 0, that are regions and the weight of their loss."""
         self.among = (OTHER, *(index + 1 for index in classes))
+        self.roi_heads.never = tuple(index + 1 for index in classes)
         self.semantic_weight = weight
         return self
 

@@ -21,6 +21,8 @@ IGNORED_SHARE = 0.5
 """Share of a box in ignored pixels from which on it teaches nothing."""
 MASK_SIDE = 28
 """Cells of a mask."""
+MASK_SAMPLES = 4
+"""Points per cell and axis at which a true mask is looked at."""
 _PROPOSAL_IOUS = (0.7, 0.3)
 _REGION_IOUS = (0.5, 0.5)
 _NEITHER = -1
@@ -113,8 +115,12 @@ def mask_targets(masks: Tensor, boxes: Tensor, numbers: Tensor) -> Tensor:
         boxes: float32 ``(R, 4)``, ``x0, y0, x1, y1``.
         numbers: int64 ``(R,)``, the object that each box is of.
     """
-    rois = torch.cat([numbers[:, None].to(boxes), boxes], dim=1)
-    made: Tensor = roi_align(masks[:, None].to(boxes), rois, MASK_SIDE, aligned=True)
+    # Only the objects that are learned from become float: a patch may hold far more.
+    used, at = numbers.unique(return_inverse=True)
+    rois = torch.cat([at[:, None].to(boxes), boxes], dim=1)
+    made: Tensor = roi_align(
+        masks[used, None].to(boxes), rois, MASK_SIDE, sampling_ratio=MASK_SAMPLES, aligned=True
+    )
     return made[:, 0]
 
 
@@ -195,6 +201,8 @@ class Regions(RoIHeads):  # type: ignore[misc]
             mask_predictor=parts["mask_predictor"],
         )
         self._targets: Targets = []
+        self.never: tuple[int, ...] = ()
+        """Labels that no object has."""
 
     def follow(self, rules: DetectionRules) -> None:
         """Take limits and samples from ``rules``."""
@@ -246,6 +254,9 @@ class Regions(RoIHeads):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor, Tensor, bool]:
         """Return boxes, scores and labels (from 1) of one image, and whether a limit was met."""
         limit = self.detections_per_img
+        if self.never:
+            logits = logits.clone()
+            logits[:, list(self.never)] = -torch.inf
         self.detections_per_img = limit + 1
         boxes, scores, labels = self.postprocess_detections(logits, deltas, [proposals], [shape])
         self.detections_per_img = limit

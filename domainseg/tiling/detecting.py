@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -28,6 +31,10 @@ from domainseg.tiling.stream import Mask, Spent, Tell, in_order
 
 WINDOWS = "windows.json"
 """How an image was cut into the windows whose detections lie beside it."""
+
+
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
+"""What reading an archive that was cut or changed may raise."""
 
 
 class FoundTensors(Protocol):
@@ -250,7 +257,9 @@ class DetectionStore:
             InputError: when its file is missing or damaged.
         """
         try:
-            with np.load(self._file(number), allow_pickle=False) as stored:
+            # From memory: numpy leaves a file open that is no archive.
+            content = io.BytesIO(self._file(number).read_bytes())
+            with np.load(content, allow_pickle=False) as stored:
                 detections = Detections(
                     stored["boxes"], stored["grids"], stored["classes"], stored["scores"]
                 )
@@ -258,7 +267,7 @@ class DetectionStore:
                 width = int(stored["inspected_width"])
                 regions = stored["regions"]
                 inspected = np.unpackbits(stored["inspected"], axis=1, count=width).view(bool)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except _DAMAGE as error:
             raise InputError(
                 sentence(
                     self._file(number),
@@ -343,7 +352,7 @@ def stream_detections(
 ) -> Spent:
     """Fill the store with what is found in a plane ``(C, H, W)``; windows that are there stay.
 
-    A window whose core holds no pixel of ``mask`` is not run. Batches are read ahead, up to
+    A window that shows no pixel of ``mask`` has no objects. Batches are read ahead, up to
     ``queue`` of them; no result depends on it.
 
     Raises:
@@ -358,25 +367,30 @@ def stream_detections(
     done, skipped, windows, network_s = kept, 0, 0, 0.0
     tell(done, len(grid))
 
-    def read(group: range) -> tuple[range, NDArray[np.float32] | None]:
-        some = [grid[i] for i in group]
-        if mask is not None and not any(mask(tile.core).any() for tile in some):
-            return group, None
-        return group, windows_of(plane, some, lattice, detector.intensity)
+    def blind(number: int) -> bool:
+        """Tell whether nothing of a window is looked at: an object of its own may lie in all."""
+        return mask is not None and not mask(shown(grid[number], shape)).any()
+
+    def read(group: range) -> tuple[range, NDArray[np.float32] | None, list[bool]]:
+        unseen = [blind(i) for i in group]
+        if all(unseen):
+            return group, None, unseen
+        stack = windows_of(plane, [grid[i] for i in group], lattice, detector.intensity)
+        return group, stack, unseen
 
     with ThreadPoolExecutor(1) as reader:
-        for group, stack in in_order(reader, read, todo, ahead=queue):
+        for group, stack, unseen in in_order(reader, read, todo, ahead=queue):
             found = [_NOTHING] * len(group)
-            if stack is None:
-                skipped += len(group)
-            else:
+            if stack is not None:
                 started = time.monotonic()
                 found = detector(stack)
                 network_s += time.monotonic() - started
                 windows += len(stack)
-            for number, one in zip(group, found, strict=False):
+            skipped += sum(unseen)
+            for number, one, nothing in zip(group, found, unseen, strict=False):
                 if not store.has(number):
-                    store.write(number, _put(one, grid[number], shape, mask))
+                    seen = _NOTHING if nothing else _put(one, grid[number], shape, mask)
+                    store.write(number, seen)
                     done += 1
             tell(done, len(grid))
     return Spent(time.monotonic() - begun, network_s, windows, skipped, kept)

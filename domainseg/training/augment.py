@@ -37,12 +37,16 @@ class Augmentation:
     def __init__(self, steps: Sequence[Step], *, crop_px: int) -> None:
         """Build the steps, each ``{Name: {option: value}}``; the centre is cut out last.
 
+        Where a step made it smaller than the crop it is 0 around, in image and planes.
+
         Raises:
             RecipeError: a step that albumentations does not know, or options it refuses.
         """
         built = [_build(index, step) for index, step in enumerate(steps)]
         library = _library()
-        self._compose = library.Compose([*built, library.CenterCrop(crop_px, crop_px)])
+        self._compose = library.Compose(
+            [*built, library.CenterCrop(crop_px, crop_px, pad_if_needed=True)]
+        )
 
     def __call__(
         self, image: NDArray[np.float32], planes: NDArray[np.float32], *, seed: int

@@ -101,9 +101,11 @@ def truth_of(drawn: Drawn, *, regions: bool = False) -> PatchTruth:
             zip(present.tolist(), find_objects(ranks), strict=True), start=1
         ):
             inside = ranks[box] == rank
-            seen = np.count_nonzero(inside)
+            # How large it would be as a whole is known of the image, not of the patch, which
+            # may be scaled: so only what the patch cuts can be too little.
             full = int(drawn.image.areas_px[number - 1])
-            if seen < max(min(LEAST_PX, full), LEAST_SHARE * full):
+            least = LEAST_SHARE * full if _cut(box, plane.shape) else 0.0
+            if np.count_nonzero(inside) < max(min(LEAST_PX, full), least):
                 ignored[box] |= inside
                 continue
             rows, columns = box
@@ -121,6 +123,11 @@ def truth_of(drawn: Drawn, *, regions: bool = False) -> PatchTruth:
         torch.from_numpy(ignored),
         drawn_regions,
     )
+
+
+def _cut(box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
+    """Tell whether a box touches a side of the patch."""
+    return any(s.start == 0 or s.stop == n for s, n in zip(box, shape, strict=True))
 
 
 def together(patches: Sequence[Any]) -> tuple[Tensor, list[PatchTruth]]:

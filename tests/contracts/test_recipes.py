@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from domainseg.recipe import load_recipe
 from domainseg.shipped import shipped
+from domainseg.training.augment import Augmentation
 
 RECIPES = sorted(shipped("recipes").glob("*.yaml"))
 
@@ -39,3 +41,19 @@ def test_a_header_says_what_it_does_and_the_command(path: Path) -> None:
 def test_a_recipe_reads_alone(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"[&*]\w+|<<:|\$\{|!\w", text), "anchors, merges and tags refer elsewhere"
+
+
+def test_every_patch_that_a_recipe_draws_has_its_size(path: Path) -> None:
+    recipe = load_recipe(path)
+    side, channels = recipe.train.patch_px, recipe.data.channel_count
+    cut = side + 2 * round(side * (recipe.train.margin - 1) / 2)
+    augmentation = Augmentation(recipe.augment, crop_px=side)
+    rng = np.random.default_rng(0)
+    pixels = rng.random((channels, cut, cut), np.float32)
+    planes = np.ones((2, cut, cut), np.float32)
+    for seed in range(20):
+        image, others = augmentation(pixels, planes, seed=seed)
+        assert image.shape == (channels, side, side)
+        assert others.shape == (2, side, side)
+        # Where a step left nothing there is nothing: no more than the corners of a turn.
+        assert others[-1].mean() > 0.6
