@@ -418,6 +418,13 @@ def test_limits_are_those_of_the_rules() -> None:
     network.eval()
     assert (network.rpn.pre_nms_top_n(), network.rpn.post_nms_top_n()) == (13, 11)
     assert (network.roi_heads.detections_per_img, network.roi_heads.nms_thresh) == (3, 0.4)
+    # A window twice as large may show twice as much; one that is smaller has room for as much.
+    with torch.inference_mode():
+        network.detect(torch.rand(1, 3, 1024, 2048))
+        assert (network.rpn.pre_nms_top_n(), network.rpn.post_nms_top_n()) == (26, 22)
+        assert network.roi_heads.detections_per_img == 6
+        network.detect(torch.rand(1, 3, 64, 64))
+        assert network.roi_heads.detections_per_img == 3
 
 
 def test_holes_are_filled_where_the_recipe_says(

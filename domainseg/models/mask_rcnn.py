@@ -48,6 +48,8 @@ SAMPLES = 2
 """Points per cell and axis of RoIAlign."""
 TOGETHER = 256
 """Regions whose masks are made at a time: what lies between the layers is large."""
+LIMITED_PX = 1 << 20
+"""Pixels of a window that the limits of proposals and detections are for."""
 PUBLISHED_STRIDE = 64
 """Of torchvision's networks, whose pyramid has a level beyond the encoder's."""
 
@@ -184,6 +186,9 @@ class MaskRCNNNetwork(nn.Module):
     def detect(self, images: Tensor) -> list[Found]:
         """Return what is found in each window, the best first."""
         levels, shapes = self._levels(images), _shapes(images)
+        larger = max(1.0, images.shape[2] * images.shape[3] / LIMITED_PX)
+        self.rpn.allow(larger)
+        self.roi_heads.allow(larger)
         proposals, _ = self.rpn(ImageList(images, shapes), levels)
         reached = list(self.rpn.reached)
         found = [

@@ -17,6 +17,8 @@ Targets = list[dict[str, Tensor]]
 
 SURE = 0.5
 """Proposals that are likelier an object than not should never meet a limit."""
+LEARNED = 2000
+"""Proposals of a level, and in all, that a training patch has at most."""
 IGNORED_SHARE = 0.5
 """Share of a box in ignored pixels from which on it teaches nothing."""
 MASK_SIDE = 28
@@ -140,13 +142,21 @@ class Proposer(RegionProposalNetwork):  # type: ignore[misc]
         limits = {"training": 1, "testing": 1}
         super().__init__(anchors, head, high, low, 1, 0.5, limits, dict(limits), 0.7)
         self.reached: list[bool] = []
+        self._limits = (1, 1)
 
     def follow(self, rules: DetectionRules) -> None:
         """Take limits and samples from ``rules``."""
-        self._pre_nms_top_n = dict.fromkeys(("training", "testing"), rules.proposals_per_level)
-        self._post_nms_top_n = dict.fromkeys(("training", "testing"), rules.proposals)
+        self._limits = (rules.proposals_per_level, rules.proposals)
         self.nms_thresh = rules.proposal_iou
         self.fg_bg_sampler.batch_size_per_image = rules.anchor_samples
+        self.allow(1.0)
+
+    def allow(self, times: float) -> None:
+        """Allow so many times the proposals of `follow`."""
+        per_level, after = (round(limit * times) for limit in self._limits)
+        # What is learned from is a sample anyway: fewer serve.
+        self._pre_nms_top_n = {"training": min(per_level, LEARNED), "testing": per_level}
+        self._post_nms_top_n = {"training": min(after, LEARNED), "testing": after}
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: Targets
@@ -200,6 +210,7 @@ class Regions(RoIHeads):  # type: ignore[misc]
             mask_head=parts["mask_head"],
             mask_predictor=parts["mask_predictor"],
         )
+        self._limit = 1
         self._targets: Targets = []
         self.never: tuple[int, ...] = ()
         """Labels that no object has."""
@@ -208,9 +219,14 @@ class Regions(RoIHeads):  # type: ignore[misc]
         """Take limits and samples from ``rules``."""
         self.score_thresh = rules.candidate_score
         self.nms_thresh = rules.nms_iou
-        self.detections_per_img = rules.detections
+        self._limit = rules.detections
+        self.allow(1.0)
         self.fg_bg_sampler.batch_size_per_image = rules.region_samples
         self.fg_bg_sampler.positive_fraction = rules.object_share
+
+    def allow(self, times: float) -> None:
+        """Allow so many times the detections of `follow`."""
+        self.detections_per_img = round(self._limit * times)
 
     def losses(
         self,

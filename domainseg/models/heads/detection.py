@@ -10,11 +10,13 @@ from typing import ClassVar, Literal
 class DetectionHead:
     """Boxes with class, score and mask; objects may overlap.
 
-    The limits are per window. A run tells how many windows reached one: there objects may be
-    missing.
+    The limits are those of a window of 1,024 x 1,024 px, and larger windows have as many more
+    as they are larger: what is found does not depend on how an image is cut. A run tells how
+    many windows reached one: there objects may be missing.
 
     Attributes:
-        proposals_per_level: proposals of a pyramid level before those that double are dropped.
+        proposals_per_level: proposals of a pyramid level before those that double are dropped;
+            there are some ten of each object.
         proposals: proposals that are classified.
         detections: objects that a window may show.
         proposal_iou: of two proposals with a larger IoU the better one stays.
@@ -29,7 +31,7 @@ class DetectionHead:
     """
 
     name: Literal["detection"] = "detection"
-    proposals_per_level: int = 2000
+    proposals_per_level: int = 10000
     proposals: int = 2000
     detections: int = 1000
     proposal_iou: float = 0.7
