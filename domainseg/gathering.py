@@ -122,9 +122,9 @@ class Gathered:
             )
         if self.proposals_cut:
             said.append(
-                f"objects may be missing: {self.proposals_cut} windows have more than "
-                "head.proposals or head.proposals_per_level that are likelier objects than "
-                "not; raise them, or lower tiling.core_px"
+                f"objects may be missing: in {self.proposals_cut} windows head.proposals or "
+                "head.proposals_per_level left out what is likelier an object than not; raise "
+                "them, or lower tiling.core_px"
             )
         return tuple(said)
 

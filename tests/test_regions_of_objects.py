@@ -16,6 +16,7 @@ import torch
 from domainseg.errors import InputError, MissingInputError
 from domainseg.models import coco_weights
 from domainseg.models.coco_weights import category_rows, fitting, published_network
+from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.mask_rcnn import MaskRCNN
 from domainseg.models.regions import _share_inside, mask_targets, summed
 from domainseg.survey import anchors_for
@@ -261,3 +262,21 @@ def test_a_whole_object_is_an_example_however_it_is_scaled() -> None:
     image = prepared([400], [0])
     truth = truth_of(Drawn(image, np.zeros((3, 8, 10), np.float32), np.stack([plane, nothing])))
     assert truth.boxes.tolist() == [[4, 3, 6, 5]]
+
+
+def test_a_limit_is_reached_where_it_leaves_out_what_nothing_else_covers() -> None:
+    network = MaskRCNN(weights=None, encoder="mobilenetv3_small_050", depth=3).build(3, 1)
+    rpn = network.follow(DetectionHead(proposals=2, proposals_per_level=4)).eval().rpn
+    near = [[10.0, 10, 30, 30], [11, 10, 31, 30], [10, 12, 30, 32], [50, 50, 60, 60]]
+    far = [[10.0, 10, 30, 30], [40, 5, 55, 20], [50, 50, 60, 60], [5, 45, 20, 60]]
+    logits = torch.tensor([3.0, 2.0, 1.5, 1.0])
+
+    def reached(boxes: list[list[float]], logits: torch.Tensor) -> bool:
+        proposals = torch.tensor([boxes])
+        rpn.filter_proposals(proposals, logits.view(1, -1, 1), [(64, 64)], [len(boxes)])
+        return bool(rpn.reached[0])
+
+    assert not reached(near, logits)
+    assert reached(far, logits)
+    # What is less likely an object than not is no loss.
+    assert not reached(far, torch.tensor([3.0, 2.0, -1.5, -1.0]))

@@ -11,12 +11,16 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import roi_align
+from torchvision.ops import box_iou, clip_boxes_to_image, remove_small_boxes, roi_align
 
 Targets = list[dict[str, Tensor]]
 
-SURE = 0.5
-"""Proposals that are likelier an object than not should never meet a limit."""
+SURE_LOGIT = 0.0
+"""Above it a proposal is likelier an object than not."""
+COVERED = 0.5
+"""IoU with a proposal that is kept from which on one that is not is no loss."""
+TOGETHER = 4096
+"""Proposals that are compared at a time."""
 LEARNED = 2000
 """Proposals of a level, and in all, that a training patch has at most."""
 IGNORED_SHARE = 0.5
@@ -175,18 +179,37 @@ class Proposer(RegionProposalNetwork):  # type: ignore[misc]
         image_shapes: list[tuple[int, int]],
         num_anchors_per_level: list[int],
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return proposals and scores per image; `reached` tells where a limit was met."""
+        """Return proposals and scores per image; `reached` tells where a limit left one out.
+
+        One, that is, likelier an object than not and not covered by one that is kept: of those
+        that double another any number may go.
+        """
         boxes, scores = super().filter_proposals(
             proposals, objectness, image_shapes, num_anchors_per_level
         )
+        if self.training:
+            return boxes, scores
         logits = objectness.detach().reshape(len(boxes), -1)
-        sure = torch.stack(
-            [(level > 0).sum(1) for level in torch.split(logits, num_anchors_per_level, 1)], 1
-        )
-        cut = (sure > self.pre_nms_top_n()).any(1).tolist()
-        last = [float(s[-1]) if len(s) >= self.post_nms_top_n() else 0.0 for s in scores]
-        self.reached = [one or score > SURE for one, score in zip(cut, last, strict=True)]
+        self.reached = [
+            self._cut(one, kept, torch.split(logit, num_anchors_per_level), shape)
+            for one, kept, logit, shape in zip(proposals, boxes, logits, image_shapes, strict=True)
+        ]
         return boxes, scores
+
+    def _cut(
+        self, proposals: Tensor, kept: Tensor, levels: Sequence[Tensor], shape: tuple[int, int]
+    ) -> bool:
+        """Tell whether a limit left out a proposal of one image that nothing covers."""
+        sure = [level > SURE_LOGIT for level in levels]
+        few = all(int(one.sum()) <= self.pre_nms_top_n() for one in sure)
+        if few and len(kept) < self.post_nms_top_n():
+            return False
+        boxes = clip_boxes_to_image(proposals[torch.cat(sure)], shape)
+        boxes = boxes[remove_small_boxes(boxes, self.min_size)]
+        return any(
+            bool((box_iou(some, kept).amax(1) < COVERED).any())
+            for some in torch.split(boxes, TOGETHER)
+        )
 
 
 class Regions(RoIHeads):  # type: ignore[misc]
