@@ -63,6 +63,7 @@ class Budget:
             while objects are decoded only.
         seconds: in the network alone.
         notes: what was assumed, one sentence each.
+        maps: whether the model draws maps; else it finds objects one by one.
     """
 
     image_px: tuple[int, int]
@@ -77,6 +78,7 @@ class Budget:
     labels_bytes: int
     seconds: float
     notes: tuple[str, ...]
+    maps: bool = True
 
     def table(self) -> tuple[tuple[str, str], tuple[tuple[str, str], ...]]:
         """Return header and rows of what is predicted."""
@@ -89,17 +91,26 @@ class Budget:
         rows = [
             ("image", f"{_by(self.image_px)} px, on the model grid {_by(self.grid_px)}"),
             ("windows", f"{self.windows} of {_by(self.window_px)} px, {per_pixel:.2f} x the grid"),
-            ("memory", f"{memory}; 200 bytes an object beside"),
+            ("memory", f"{memory}; {'200 bytes' if self.maps else '4 KB'} an object beside"),
             ("spread", f"queue {plan.queue}, {plan.workers} threads, blocks {plan.block_px} px"),
-            ("maps on disk", f"{_size(self.maps_bytes)} before compression"),
-            ("labels on disk", f"{_size(self.labels_bytes)} before compression"),
-            ("scratch on disk", f"{_size(self.codes_bytes)} before compression"),
+            *self._on_disk(),
             ("table and outlines", "about 2 KB an object on disk"),
             ("time", f"{_duration(self.seconds)} in the network"),
         ]
         if self.device_mb:
             rows.insert(3, ("memory on the GPU", f"{self.device_mb:.0f} MB"))
         return ("what", "predicted"), tuple(rows)
+
+    def _on_disk(self) -> tuple[tuple[str, str], ...]:
+        labels = ("labels on disk", f"{_size(self.labels_bytes)} before compression")
+        if not self.maps:
+            detections = ("detections on disk", "about 1 KB for each that a window shows")
+            return detections, (labels[0], f"{labels[1]}, times the objects that overlap")
+        return (
+            ("maps on disk", f"{_size(self.maps_bytes)} before compression"),
+            labels,
+            ("scratch on disk", f"{_size(self.codes_bytes)} before compression"),
+        )
 
 
 def predict_budget(
@@ -170,6 +181,7 @@ def predict_budget(
         labels_bytes=round(LABEL_BYTES * layers * math.prod(image_px)),
         seconds=probe.window_s * windows,
         notes=(*wanted.notes, *note),
+        maps=dense,
     )
 
 

@@ -389,6 +389,11 @@ def test_what_tunes_maps_refuses_a_model_that_draws_none(
         ("model.anchors_px=[[8]]", "anchors_px has 1 lists, wanted 3"),
         ("model.anchors_px=[[8], [9, 1], [3]]", "lists of different lengths"),
         ("model.weights=coco", "weights is coco with published null"),
+        (
+            "model={name: mask_rcnn, encoder: resnet50, published: v1, weights: coco, "
+            "anchors_px: [[8, 9], [16, 20], [32, 40], [64, 80], [99, 120]]}",
+            "make 6 anchors a place, wanted 3 with weights coco; set anchors_px to null",
+        ),
         ("head.nms_iou=1.5", "nms_iou is 1.5, wanted a number in"),
         ("head.detections=0", "detections is 0, wanted 1 or more"),
     ],

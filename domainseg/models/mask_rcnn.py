@@ -50,6 +50,8 @@ TOGETHER = 256
 """Regions whose masks are made at a time: what lies between the layers is large."""
 LIMITED_PX = 1 << 20
 """Pixels of a window that the limits of proposals and detections are for."""
+PUBLISHED_ANCHORS = 3
+"""Anchors a place that torchvision's weights are for."""
 PUBLISHED_STRIDE = 64
 """Of torchvision's networks, whose pyramid has a level beyond the encoder's."""
 
@@ -298,6 +300,12 @@ class MaskRCNN:
             raise ValueError(
                 f"weights is {self.weights} with published {self.published or 'null'}, wanted "
                 "coco with v1 or v2, imagenet without; change one"
+            )
+        places = len(self.anchor_ratios) * counts.pop()
+        if self.weights == "coco" and places != PUBLISHED_ANCHORS:
+            raise ValueError(
+                f"anchors_px and anchor_ratios make {places} anchors a place, wanted "
+                f"{PUBLISHED_ANCHORS} with weights coco; set anchors_px to null"
             )
         if self.published and self.encoder != "resnet50":
             raise ValueError(f"encoder is {self.encoder} with published, wanted resnet50")

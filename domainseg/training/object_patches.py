@@ -92,7 +92,7 @@ def truth_of(drawn: Drawn, *, regions: bool = False) -> PatchTruth:
         drawn_regions = torch.from_numpy(classes.astype(np.int64))
     boxes: list[tuple[int, int, int, int]] = []
     numbers: list[int] = []
-    masks: list[NDArray[np.bool_]] = []
+    insides: list[tuple[tuple[slice, ...], NDArray[np.bool_]]] = []
     for plane in planes:
         found, ranks = np.unique(plane, return_inverse=True)
         ranks = ranks.reshape(plane.shape) + (0 if found[0] == 0 else 1)
@@ -109,17 +109,17 @@ def truth_of(drawn: Drawn, *, regions: bool = False) -> PatchTruth:
                 ignored[box] |= inside
                 continue
             rows, columns = box
-            mask = np.zeros(plane.shape, bool)
-            mask[box] = inside
             boxes.append((columns.start, rows.start, columns.stop, rows.stop))
             numbers.append(number)
-            masks.append(mask)
+            insides.append((box, inside))
     of_object = drawn.image.classes[np.array(numbers, np.int64) - 1]
-    stacked = np.stack(masks) if masks else np.zeros((0, *planes.shape[1:]), bool)
+    masks = np.zeros((len(insides), *planes.shape[1:]), np.uint8)
+    for mask, (box, inside) in zip(masks, insides, strict=True):
+        mask[box] = inside
     return PatchTruth(
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         torch.from_numpy(of_object.astype(np.int64)),
-        torch.from_numpy(stacked.astype(np.uint8)),
+        torch.from_numpy(masks),
         torch.from_numpy(ignored),
         drawn_regions,
     )
