@@ -53,6 +53,11 @@ class DetectionRules(Protocol):
         ...
 
     @property
+    def proposal_score(self) -> float:
+        """Least probability of a proposal that is classified, in prediction."""
+        ...
+
+    @property
     def proposal_iou(self) -> float:
         """Of non-maximum suppression of proposals."""
         ...
@@ -147,10 +152,12 @@ class Proposer(RegionProposalNetwork):  # type: ignore[misc]
         super().__init__(anchors, head, high, low, 1, 0.5, limits, dict(limits), 0.7)
         self.reached: list[bool] = []
         self._limits = (1, 1)
+        self._least = 0.0
 
     def follow(self, rules: DetectionRules) -> None:
         """Take limits and samples from ``rules``."""
         self._limits = (rules.proposals_per_level, rules.proposals)
+        self._least = rules.proposal_score
         self.nms_thresh = rules.proposal_iou
         self.fg_bg_sampler.batch_size_per_image = rules.anchor_samples
         self.allow(1.0)
@@ -184,6 +191,7 @@ class Proposer(RegionProposalNetwork):  # type: ignore[misc]
         One, that is, likelier an object than not and not covered by one that is kept: of those
         that double another any number may go.
         """
+        self.score_thresh = 0.0 if self.training else self._least
         boxes, scores = super().filter_proposals(
             proposals, objectness, image_shapes, num_anchors_per_level
         )

@@ -19,6 +19,8 @@ class DetectionHead:
             there are some ten of each object.
         proposals: proposals that are classified.
         detections: objects that a window may show.
+        proposal_score: least probability of a proposal that is classified, in prediction; most
+            of the time goes to proposals, and most of these are nothing.
         proposal_iou: of two proposals with a larger IoU the better one stays.
         nms_iou: of two objects of one class with a larger IoU, of boxes in a window and of
             masks in the image, the better one stays.
@@ -34,6 +36,7 @@ class DetectionHead:
     proposals_per_level: int = 10000
     proposals: int = 2000
     detections: int = 1000
+    proposal_score: float = 0.05
     proposal_iou: float = 0.7
     nms_iou: float = 0.5
     candidate_score: float = 0.05
@@ -53,6 +56,8 @@ class DetectionHead:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted 1 or more")
+        if not 0 <= self.proposal_score < 1:
+            raise ValueError(f"proposal_score is {self.proposal_score:g}, wanted 0 to below 1")
         for name in ("proposal_iou", "nms_iou", "candidate_score", "object_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name):g}, wanted a number in (0, 1)")
