@@ -503,4 +503,4 @@ def test_regions_are_never_found_as_objects() -> None:
     assert set(before.classes.tolist()) == {0, 1, 2, 3}
     assert set(after.classes.tolist()) == {0, 2}
     assert after.regions is not None
-    assert set(after.regions.unique().tolist()) <= {0, 2, 4}
+    assert set(torch.unique(after.regions).tolist()) <= {0, 2, 4}

@@ -20,13 +20,13 @@ from domainseg.training import loop
 from domainseg.training.determinism import deterministic
 from domainseg.training.loop import (
     COLUMNS,
-    Batch,
     Fitting,
     LoopOptions,
     Progress,
     fit,
     learning_rate_factor,
 )
+from domainseg.training.objectives import Batch, MapObjective
 from domainseg.training.patches import Numbers
 from domainseg.training.timing import SPARE, seconds_per_step, steps_within
 
@@ -113,7 +113,7 @@ def run(
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    fitting = Fitting(network(), loss, Mean(score), options)
+    fitting = Fitting(network(), MapObjective(loss), Mean(score), options)
     path = fit(
         fitting, patches, validation=validation, options=options, out=out, resume=resume, tell=tell
     )
@@ -163,10 +163,10 @@ def test_weights_of_pixels_fade_while_a_run_goes_on(tmp_path: Path) -> None:
     faded = [4.0 ** (1 - 0.5 * k / 3.6) for k in range(4)]
     for fade, wanted in ((False, [4.0] * 4), (True, faded)):
         seen.clear()
-        options = replace(OPTIONS, steps=4, steps_per_epoch=4, fade_weights=fade)
+        options = replace(OPTIONS, steps=4, steps_per_epoch=4)
         patches = DataLoader(Heavy(), batch_size=2, sampler=Numbers(8))
         fit(
-            Fitting(network(), watched, Mean(rising), options),
+            Fitting(network(), MapObjective(watched, fade), Mean(rising), options),
             patches,
             validation=0,
             options=options,
@@ -368,7 +368,7 @@ def test_control_c_gets_through_and_leaves_a_run_that_resumes(tmp_path: Path) ->
 
 def test_averaged_weights_are_the_formula_and_counters_the_last(tmp_path: Path) -> None:
     seen: list[Tensor] = []
-    fitting = Fitting(network(), loss, Mean(rising), OPTIONS)
+    fitting = Fitting(network(), MapObjective(loss), Mean(rising), OPTIONS)
 
     def tell(_: Progress) -> None:
         seen.append(next(fitting.network.parameters()).detach().clone())
@@ -389,7 +389,9 @@ def test_averaged_weights_are_the_formula_and_counters_the_last(tmp_path: Path) 
 
 def test_biases_and_norms_do_not_decay() -> None:
     net = network()
-    [optimiser], [schedule] = Fitting(net, loss, Mean(rising), OPTIONS).configure_optimizers()
+    [optimiser], [schedule] = Fitting(
+        net, MapObjective(loss), Mean(rising), OPTIONS
+    ).configure_optimizers()
     decayed, others = optimiser.param_groups
     assert decayed["weight_decay"] == 0.01
     assert others["weight_decay"] == 0.0
@@ -427,5 +429,7 @@ def test_a_step_is_timed_by_the_later_half(monkeypatch: pytest.MonkeyPatch) -> N
     clock = iter([0.0, 9.0, 9.0, 9.5, 9.5, 10.5, 10.5, 13.5, 13.5])
     monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     batches = DataLoader(Waves(), batch_size=2, sampler=Numbers(8))
-    found = seconds_per_step(network(), loss, batches, device=torch.device("cpu"), bf16=False)
+    found = seconds_per_step(
+        network(), MapObjective(loss), batches, device=torch.device("cpu"), bf16=False
+    )
     assert found == pytest.approx((1.0 + 3.0) / 2)

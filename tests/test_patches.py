@@ -46,6 +46,7 @@ def prepared(
         centres=places.centres,
         classes=np.array(classes or (0,) * len(places.areas_px), np.int16),
         areas_px=places.areas_px,
+        sides_px=places.sides_px,
         kind=kind,
         sha256=sha256,
     )
@@ -61,6 +62,7 @@ def listed(
         shape,
         np.zeros((len(classes), 2), np.int64),
         np.array(classes, np.int16),
+        np.array(areas, np.int64),
         np.array(areas, np.int64),
         kind,
         "",

@@ -12,6 +12,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from domainseg.errors import InputError, MissingInputError
 from domainseg.models import coco_weights
@@ -150,7 +151,11 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     parts = published_network(
         "v1", classes=90, anchors=((8.0,),) * 5, ratios=(0.5, 1, 2), channels=3, pretrained=False
     )
-    modules = {"backbone": parts.backbone, "rpn": parts.proposer, "roi_heads": parts.regions}
+    modules: dict[str, nn.Module] = {
+        "backbone": parts.backbone,
+        "rpn": parts.proposer,
+        "roi_heads": parts.regions,
+    }
     state = {
         f"{prefix}.{name}": torch.randn_like(value) if value.is_floating_point() else value
         for prefix, module in modules.items()
@@ -190,7 +195,7 @@ def test_published_weights_are_fetched_and_their_classes_kept(published: Path) -
     boxes = state["roi_heads.box_predictor.bbox_pred.weight"].reshape(91, 4, -1)
     torch.testing.assert_close(own.bbox_pred.weight.reshape(81, 4, -1), boxes[rows])
     torch.testing.assert_close(
-        parts.backbone.body.conv1.weight, state["backbone.body.conv1.weight"]
+        parts.backbone.get_parameter("body.conv1.weight"), state["backbone.body.conv1.weight"]
     )
 
 
@@ -199,7 +204,7 @@ def test_other_classes_begin_anew_and_grey_sums_the_colours(published: Path) -> 
     made = MaskRCNN(encoder="resnet50", weights="coco", published="v1")
     network = made.build(1, 3)
     torch.testing.assert_close(
-        network.backbone.body.conv1.weight,
+        network.backbone.get_parameter("body.conv1.weight"),
         state["backbone.body.conv1.weight"].sum(1, keepdim=True),
     )
     assert network.roi_heads.box_predictor.cls_score.weight.shape[0] == 4
@@ -267,8 +272,18 @@ def test_a_whole_object_is_an_example_however_it_is_scaled() -> None:
 def test_a_limit_is_reached_where_it_leaves_out_what_nothing_else_covers() -> None:
     network = MaskRCNN(weights=None, encoder="mobilenetv3_small_050", depth=3).build(3, 1)
     rpn = network.follow(DetectionHead(proposals=2, proposals_per_level=4)).eval().rpn
-    near = [[10.0, 10, 30, 30], [11, 10, 31, 30], [10, 12, 30, 32], [50, 50, 60, 60]]
-    far = [[10.0, 10, 30, 30], [40, 5, 55, 20], [50, 50, 60, 60], [5, 45, 20, 60]]
+    near: list[list[float]] = [
+        [10.0, 10, 30, 30],
+        [11, 10, 31, 30],
+        [10, 12, 30, 32],
+        [50, 50, 60, 60],
+    ]
+    far: list[list[float]] = [
+        [10.0, 10, 30, 30],
+        [40, 5, 55, 20],
+        [50, 50, 60, 60],
+        [5, 45, 20, 60],
+    ]
     logits = torch.tensor([3.0, 2.0, 1.5, 1.0])
 
     def reached(boxes: list[list[float]], logits: torch.Tensor) -> bool:

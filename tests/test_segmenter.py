@@ -16,6 +16,7 @@ from torch import nn
 from domainseg.errors import InputError, ModelFileError, RecipeError
 from domainseg.images.normalise import Range
 from domainseg.model_plane import group_range, group_ranges, model_plane, object_diameter
+from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.model_file import read_model, save_model
 from domainseg.recipe import recipe_from_json
 from domainseg.records import Entry, Instances, Sample
@@ -160,6 +161,7 @@ def test_pixels_as_stored_give_the_bits_of_those_in_the_range(
     plane = model_plane(recipe, Sample("a", image, ("red", "green", "blue")), diameter_px=None)
     assert plane.stored is not None
     head = recipe.head
+    assert not isinstance(head, DetectionHead)
     maker = MapMaker(
         nn.Identity(), lambda scores: head.maps(scores, classes=1), 1, torch.device("cpu")
     )

@@ -241,6 +241,7 @@ def test_a_model_is_verified_on_an_image(bright_model: Make, scene: Path) -> Non
     steps: list[tuple[int, int]] = []
     model = bright_model()
     found = verify_tiling(model, scene, options=CPU, tell=lambda *at: steps.append(at))
+    assert isinstance(found, Verification)
     assert found.passed
     assert found.region == ((0, 0), (150, 130))
     count = len(found.sensitivity.readings)

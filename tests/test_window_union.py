@@ -75,7 +75,8 @@ def united(parts: list[Sightings]) -> United:
 
 def blobs(rng: np.random.Generator, count: int, side: int) -> list[Seen]:
     """Return discs apart from each other."""
-    taken, made = np.zeros(SHAPE, bool), []
+    taken = np.zeros(SHAPE, bool)
+    made: list[Seen] = []
     ys, xs = np.mgrid[: SHAPE[0], : SHAPE[1]]
     while len(made) < count:
         y, x = rng.uniform(0, SHAPE[0]), rng.uniform(0, SHAPE[1])
@@ -121,7 +122,7 @@ def test_the_order_of_windows_changes_nothing() -> None:
     parts = windows_of(seen, 32, 16)
     first = united(parts)
     for _ in range(3):
-        rng.shuffle(parts)  # type: ignore[arg-type]
+        rng.shuffle(parts)
         again = united(parts)
         np.testing.assert_array_equal(again.objects.runs, first.objects.runs)
         np.testing.assert_array_equal(again.scores, first.scores)

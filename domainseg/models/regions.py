@@ -127,7 +127,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, numbers: Tensor) -> Tensor:
         numbers: int64 ``(R,)``, the object that each box is of.
     """
     # Only the objects that are learned from become float: a patch may hold far more.
-    used, at = numbers.unique(return_inverse=True)
+    used, at = torch.unique(numbers, return_inverse=True)
     rois = torch.cat([at[:, None].to(boxes), boxes], dim=1)
     made: Tensor = roi_align(
         masks[used, None].to(boxes), rois, MASK_SIDE, sampling_ratio=MASK_SAMPLES, aligned=True
