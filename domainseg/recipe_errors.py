@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -230,7 +230,9 @@ def _options(kind: Any) -> dict[str, Any]:
         return {
             option.alias or name: option.annotation for name, option in kind.model_fields.items()
         }
-    return get_type_hints(kind)
+    hints = get_type_hints(kind)
+    # What all parts of a kind share is no option.
+    return {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
 
 
 def _parts(annotation: Any) -> list[Any]:

@@ -329,8 +329,9 @@ class TestLooking:
         assert run(["list"]) == 0
         rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
         assert "scenes-unet" in rows["recipes"]
-        assert rows["models"].split() == ["fcn,", "fpn,", "unet"]
-        assert rows["heads"].split() == ["boundary,", "height,", "pattern,", "semantic"]
+        assert rows["models"].split() == ["fcn,", "fpn,", "mask_rcnn,", "unet"]
+        heads = ["boundary,", "detection,", "height,", "panoptic,", "pattern,", "semantic"]
+        assert rows["heads"].split() == heads
 
     def test_a_recipe_is_checked_against_its_data(self, capsys: Said) -> None:
         assert run(["check", "scenes-unet", *TINY]) == 0

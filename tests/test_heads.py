@@ -101,7 +101,8 @@ def test_targets_hold_the_class_of_each_object_and_ignore_the_background() -> No
     assert BoundaryHead().targets(truth, classes=2)[1].tolist() == [[1, IGNORED, 0]]
     assert SemanticHead().targets(truth, classes=2).tolist() == [[[2, 0, 1]]]
     semantic = Truth(labels, truth.classes, np.array([[0, 1, 2]], np.int16))
-    assert SemanticHead().targets(semantic, classes=2).tolist() == [[[0, 1, 2]]]
+    # Objects are seen before regions.
+    assert SemanticHead().targets(semantic, classes=2).tolist() == [[[2, 1, 1]]]
 
 
 @pytest.mark.parametrize(

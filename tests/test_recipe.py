@@ -193,7 +193,7 @@ REFUSED = {
     ),
     "unknown model": (
         changed("  name: unet\n", "  name: x\n"),
-        "r.yaml:12: model.name is 'x', which is not a part; there are fcn, fpn, unet.",
+        "r.yaml:12: model.name is 'x', which is not a part; there are fcn, fpn, mask_rcnn, unet.",
     ),
     "unknown head": (
         changed("  name: height\n", "  name: heigt\n"),
@@ -201,7 +201,7 @@ REFUSED = {
     ),
     "part without a name": (
         changed("  name: unet\n", ""),
-        "r.yaml:11: model.name is missing; it is one of fcn, fpn, unet.",
+        "r.yaml:11: model.name is missing; it is one of fcn, fpn, mask_rcnn, unet.",
     ),
     "two ends of training": (
         changed("  max_steps: 10\n", "  max_steps: 10\n  max_minutes: 3\n"),
