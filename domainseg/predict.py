@@ -33,7 +33,7 @@ from domainseg.records import Sample
 from domainseg.run_files import COCO, TABLE
 from domainseg.run_folder import PROGRESS, RECORD, Run, finished, read_record
 from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task
-from domainseg.runs import Tell as TellStage
+from domainseg.seen import Tell as TellStage
 
 Tell = Callable[[int, int, str], None]
 """Called with images done, images in all, and the name of the next."""

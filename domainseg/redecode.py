@@ -6,21 +6,15 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from domainseg.atomic import PARTIAL
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import image_sha256, open_image
-from domainseg.images.resample import Grid
 from domainseg.recipe import Recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
-from domainseg.results import SCRATCH, write_results
 from domainseg.run_folder import (
-    DETECTIONS,
-    MAPS,
     PROGRESS,
     RECORD,
     Run,
@@ -31,17 +25,11 @@ from domainseg.run_folder import (
     require_same,
     write_timings,
 )
-from domainseg.runs import Done, Tell, gathered_results
-from domainseg.segmenter import decode_options
-from domainseg.tiling.decoding import BlockWork, decoding
-from domainseg.tiling.detecting import existing_detections
-from domainseg.tiling.store import MapStore, existing_store
-from domainseg.tiling.stream import Spent
+from domainseg.seen import Making, Tell, seen_by
+from domainseg.tiling.decoding import BlockWork
 
 MOST_WORKERS = 4
 """Threads that decode: each takes some 250 MB."""
-NO_TIME = Spent(0.0, 0.0, 0, 0, 0)
-"""What the network costs, which is not asked again."""
 CHANGEABLE = ("instances", "report", "evaluate")
 """Sections of a recipe that no map depends on."""
 
@@ -71,7 +59,8 @@ def decode_run(
     folder = Path(run)
     old = read_record(folder)
     recipe = _changed(recipe_from_json(old["recipe"], where=str(folder / RECORD)), changes)
-    seen = _seen_of(folder, recipe)
+    seen = seen_by(recipe)
+    seen.require_whole(folder)
     record = {**old, "recipe": recipe.to_json()}
     target = folder if out is None or _same_folder(folder, Path(out)) else Path(out)
     described = old["image"]
@@ -96,130 +85,20 @@ def decode_run(
                 opened.channels,
                 spacing_um=None if spacing is None else (spacing[0], spacing[1]),
             )
-            done = seen.results(target, sample, record, recipe, tell)
-            found = done.found
+            sy, sx = old["grid"]["scale"]
+            work = BlockWork(workers=min(_cores(), MOST_WORKERS))
+            made = seen.make(
+                target,
+                Making(sample, described["sha256"], recipe, classes, (sy, sx), work),
+                tell,
+            )
+            found = made.found
             write_timings(target, {**found.seconds, "total_s": time.monotonic() - begun})
             record["objects"], record["links"] = found.objects, found.links
             record["objects_per_class"] = {name: found.per_class.get(name, 0) for name in classes}
-            record |= done.record
+            record |= made.record
             end_folder(target, record)
     return Run(target, described["name"], found.objects, tuple(old["warnings"]))
-
-
-class _Seen(Protocol):
-    """What the network saw in an image, of which objects are made again."""
-
-    @property
-    def name(self) -> str:
-        """Name of it in a run's folder."""
-        ...
-
-    def results(
-        self,
-        folder: Path,
-        sample: Sample,
-        record: Mapping[str, Any],
-        recipe: Recipe,
-        tell: Tell,
-    ) -> Done:
-        """Write what follows from its copy in ``folder``."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _SeenMaps:
-    """Maps, decoded."""
-
-    name: ClassVar[str] = MAPS
-
-    def results(
-        self,
-        folder: Path,
-        sample: Sample,
-        record: Mapping[str, Any],
-        recipe: Recipe,
-        tell: Tell,
-    ) -> Done:
-        """Write what follows from the maps in ``folder``."""
-        store = existing_store(folder / MAPS)
-        classes = tuple(record["model"]["classes"])
-        work = BlockWork(workers=min(_cores(), MOST_WORKERS))
-        decoded = decoding(
-            store,
-            decode_options(recipe, classes),
-            grid=_grid(record, sample, store.shape),
-            scratch=folder / SCRATCH / "decode",
-            work=work,
-            tell=partial(tell, "decoding"),
-        )
-        found = write_results(
-            folder,
-            sample,
-            decoded,
-            class_names=classes,
-            sha256=record["image"]["sha256"],
-            work=work,
-            tell=tell,
-        )
-        return Done(found, NO_TIME)
-
-
-@dataclass(frozen=True, slots=True)
-class _SeenDetections:
-    """Detections in windows, gathered."""
-
-    name: ClassVar[str] = DETECTIONS
-
-    def results(
-        self,
-        folder: Path,
-        sample: Sample,
-        record: Mapping[str, Any],
-        recipe: Recipe,
-        tell: Tell,
-    ) -> Done:
-        """Write what follows from the detections in ``folder``."""
-        store = existing_detections(folder / DETECTIONS)
-        return gathered_results(
-            store,
-            sample,
-            folder,
-            recipe=recipe,
-            classes=tuple(record["model"]["classes"]),
-            grid=_grid(record, sample, store.shape),
-            sha256=record["image"]["sha256"],
-            work=BlockWork(workers=min(_cores(), MOST_WORKERS)),
-            spent=NO_TIME,
-            tell=tell,
-        )
-
-
-def _seen_of(folder: Path, recipe: Recipe) -> _Seen:
-    """Return what the network saw, whole.
-
-    Raises:
-        InputError: it was dropped, or a tile of it is missing.
-    """
-    if recipe.head.family == "maps":
-        _require_whole(existing_store(folder / MAPS))
-        return _SeenMaps()
-    store = existing_detections(folder / DETECTIONS)
-    if (missing := store.missing()) is not None:
-        y, x = missing.core[0]
-        raise InputError(
-            sentence(
-                store.path,
-                found=f"no detections of the window at y {y}, x {x}",
-                wanted="those of every window",
-                fix="predict the image again with --restart and without --drop-maps",
-            )
-        )
-    return _SeenDetections()
-
-
-def _grid(record: Mapping[str, Any], sample: Sample, shape: tuple[int, int]) -> Grid:
-    sy, sx = record["grid"]["scale"]
-    return Grid((sy, sx), shape, (sample.image.shape[1], sample.image.shape[2]))
 
 
 def _changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
@@ -245,18 +124,6 @@ def _require_unchanged(path: Path | str, sha256: str) -> None:
                 found="another image than the one that was predicted",
                 wanted="the same file",
                 fix="predict it again",
-            )
-        )
-
-
-def _require_whole(store: MapStore) -> None:
-    if (missing := store.missing()) is not None:
-        raise InputError(
-            sentence(
-                store.path,
-                found=f"no maps of the tile at y {missing[0]}, x {missing[1]}",
-                wanted="those of every tile",
-                fix="repeat the prediction with --restart",
             )
         )
 

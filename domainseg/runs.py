@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,23 +16,13 @@ import torch
 
 from domainseg import __version__
 from domainseg.errors import UsageError, sentence
-from domainseg.gathering import Gathered, gather, object_rules
 from domainseg.images import Image, image_sha256
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
-from domainseg.images.resample import Grid
-from domainseg.instances.layering import Layered
-from domainseg.model_plane import ModelPlane, model_plane
-from domainseg.models.heads.panoptic import PanopticHead
+from domainseg.model_plane import model_plane
 from domainseg.models.model_file import ModelCard, find_model, model_sha256
-from domainseg.panoptic import merged, write_merged
-from domainseg.recipe import Recipe
 from domainseg.records import Sample
-from domainseg.results import SCRATCH, Found, write_results
-from domainseg.run_files import PANOPTIC
 from domainseg.run_folder import (
-    DETECTIONS,
-    MAPS,
     Run,
     alone_in,
     as_json,
@@ -44,20 +32,16 @@ from domainseg.run_folder import (
     keep_progress,
     write_timings,
 )
+from domainseg.seen import Looking, Making, Tell, seen_by
 from domainseg.segmenter import (
     Segmenter,
-    decode_options,
     diameter_assumed,
     open_segmenter,
     tiling_shows,
 )
-from domainseg.tiling.decoding import BlockWork, decoding
-from domainseg.tiling.detecting import DetectionStore, open_detections, stream_detections
-from domainseg.tiling.grid import core_shape, tiles
-from domainseg.tiling.plan import GPU_QUEUES, MB, QUEUES, WorkPlan, plan_work
+from domainseg.tiling.grid import tiles
+from domainseg.tiling.plan import MB
 from domainseg.tiling.probe import peak_resident_bytes, probe_network
-from domainseg.tiling.store import MapStore, open_store
-from domainseg.tiling.stream import Spent, stream_maps
 
 RECORD_SCHEMA = 1
 PACKAGES = ("torch", "numpy", "numba", "scikit-image")
@@ -128,10 +112,6 @@ class RunOptions:
                 raise UsageError(
                     sentence(name, found=f"{value:g}", wanted="a number above 0", fix="correct it")
                 )
-
-
-Tell = Callable[[str, int, int], None]
-"""Called with the stage of a run, parts done and parts in all."""
 
 
 def open_model(path: Path, options: RunOptions) -> Model:
@@ -220,9 +200,19 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     keep_progress(folder, task.record, plane.intensity)
     tell("measuring the range", 1, 1)
     ranged = time.monotonic()
-    work = _detections if segmenter.detector is not None else _maps
-    done = work(model, task, plane, folder, options, tell)
-    found, spent = done.found, done.spent
+    looking = Looking(segmenter, task.area, options.max_memory_mb, model.network_mb)
+    seen = seen_by(segmenter.recipe)
+    spent, work = seen.look(folder, looking, plane, tell)
+    making = Making(
+        sample,
+        task.record["image"]["sha256"],
+        segmenter.recipe,
+        segmenter.classes,
+        plane.grid.scale_yx,
+        work,
+    )
+    made = seen.make(folder, making, tell)
+    found = made.found
     timings: dict[str, float | int | None] = {
         "range_s": ranged - begun,
         "tiles_s": spent.seconds,
@@ -236,7 +226,7 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     }
     write_timings(folder, timings)
     assumed = _assumed(model, task, plane.grid.model_shape)
-    warnings = (*assumed, *found.warnings, *done.warnings)
+    warnings = (*assumed, *found.warnings, *made.warnings)
     end_folder(
         folder,
         {
@@ -246,7 +236,7 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
             "intensity": as_json(plane.intensity),
             "objects": found.objects,
             "links": found.links,
-            **done.record,
+            **made.record,
             "objects_per_class": {n: found.per_class.get(n, 0) for n in segmenter.classes},
             "warnings": list(warnings),
         },
@@ -254,171 +244,6 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     if options.drop_maps:
         drop_seen(folder)
     return Run(folder, sample.id, found.objects, warnings)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a run wrote, what it cost, and what its record and warnings say beside."""
-
-    found: Found
-    spent: Spent
-    record: Mapping[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-
-def _maps(
-    model: Model, task: Task, plane: ModelPlane, folder: Path, options: RunOptions, tell: Tell
-) -> Done:
-    """Write the objects that the maps of an image hold."""
-    segmenter = model.segmenter
-    store, plan, spent = _mapped(model, task, plane, folder, options, tell)
-    work = BlockWork(plan.block_px, plan.workers)
-    found = write_results(
-        folder,
-        task.sample,
-        decoding(
-            store,
-            decode_options(segmenter.recipe, segmenter.classes),
-            grid=plane.grid,
-            scratch=folder / SCRATCH / "decode",
-            work=work,
-            tell=partial(tell, "decoding"),
-        ),
-        class_names=segmenter.classes,
-        sha256=task.record["image"]["sha256"],
-        work=work,
-        tell=tell,
-    )
-    return Done(found, spent)
-
-
-def _detections(
-    model: Model, task: Task, plane: ModelPlane, folder: Path, options: RunOptions, tell: Tell
-) -> Done:
-    """Write the objects that are found in an image one by one."""
-    segmenter, stored = model.segmenter, plane.stored
-    engine = segmenter.detector
-    assert engine is not None
-    plan = plan_work(
-        segmenter.lattice,
-        layers=1,
-        channels=plane.shape[0],
-        width_px=plane.shape[2],
-        max_memory_mb=options.max_memory_mb,
-        threads=torch.get_num_threads(),
-        network_mb=model.network_mb,
-        queues=QUEUES if engine.device.type == "cpu" else GPU_QUEUES,
-    )
-    store = open_detections(folder / DETECTIONS, plane.grid.model_shape, segmenter.lattice)
-    spent = stream_detections(
-        engine if stored is None else replace(engine, intensity=plane.intensity),
-        plane if stored is None else stored,
-        store,
-        segmenter.lattice,
-        mask=None if task.area is None else partial(task.area.on_grid, plane.grid),
-        queue=plan.queue,
-        tell=partial(tell, "tiles"),
-    )
-    return gathered_results(
-        store,
-        task.sample,
-        folder,
-        recipe=segmenter.recipe,
-        classes=segmenter.classes,
-        grid=plane.grid,
-        sha256=task.record["image"]["sha256"],
-        work=BlockWork(plan.block_px, plan.workers),
-        spent=spent,
-        tell=tell,
-    )
-
-
-def gathered_results(
-    store: DetectionStore,
-    sample: Sample,
-    folder: Path,
-    *,
-    recipe: Recipe,
-    classes: tuple[str, ...],
-    grid: Grid,
-    sha256: str,
-    work: BlockWork,
-    spent: Spent,
-    tell: Tell,
-) -> Done:
-    """Write the objects of the detections in a store into ``folder``.
-
-    Raises:
-        RecipeError: a rule names a class that there is not.
-        InputError: the store is damaged, or the image cannot be read.
-        OutputError: a file cannot be written.
-    """
-    rules = object_rules(recipe, classes)
-    made: list[Gathered] = []
-
-    @contextmanager
-    def gathering() -> Iterator[Layered]:
-        made.append(
-            gather(
-                store.windows(),
-                rules,
-                grid=grid,
-                tell=lambda done: tell("gathering", done, len(store.tiles)),
-            )
-        )
-        yield made[0].objects
-
-    found = write_results(
-        folder,
-        sample,
-        gathering(),
-        class_names=classes,
-        sha256=sha256,
-        work=work,
-        tell=tell,
-    )
-    warnings = made[0].warnings()
-    if isinstance(recipe.head, PanopticHead):
-        segments = merged(made[0], recipe.head)
-        if segments is not None:
-            write_merged(folder, sample.id, segments, classes, recipe.head)
-        else:
-            said = "nothing of the image was looked at, or it has too many pixels to be held"
-            warnings += (f"no {PANOPTIC}: {said}",)
-    return Done(found, spent, made[0].to_record(), warnings)
-
-
-def _mapped(
-    model: Model, task: Task, plane: ModelPlane, folder: Path, options: RunOptions, tell: Tell
-) -> tuple[MapStore, WorkPlan, Spent]:
-    """Return the maps of an image on disk, how its work is cut, and what they cost."""
-    made, lattice = model.segmenter.make_maps, model.segmenter.lattice
-    on_processor = made.device.type == "cpu"
-    plan = plan_work(
-        lattice,
-        layers=made.layers,
-        channels=plane.shape[0],
-        width_px=plane.shape[2],
-        max_memory_mb=options.max_memory_mb,
-        threads=torch.get_num_threads(),
-        network_mb=model.network_mb,
-        queues=QUEUES if on_processor else GPU_QUEUES,
-    )
-    shape = plane.grid.model_shape
-    core = core_shape(shape, lattice)
-    store = open_store(folder / MAPS, layers=made.layers, shape=shape, core=core)
-    stored = plane.stored
-    spent = stream_maps(
-        made if stored is None else replace(made, intensity=plane.intensity),
-        plane if stored is None else stored,
-        store,
-        lattice,
-        mask=None if task.area is None else partial(task.area.on_grid, plane.grid),
-        queue=plan.queue,
-        readers=1 if on_processor else plan.queue,
-        tell=partial(tell, "tiles"),
-    )
-    return store, plan, spent
 
 
 def _assumed(model: Model, task: Task, shape: tuple[int, int]) -> tuple[str, ...]:
@@ -520,10 +345,7 @@ def describe(
         "area": None if area is None else area.to_record(),
         "recipe": recipe.to_json(),
         "lattice": {
-            "core_px": lattice.core_px,
-            "halo_px": lattice.halo_px,
-            "stride_px": lattice.stride_px,
-            "batch": lattice.batch,
+            **lattice.to_json(),
             "threads": torch.get_num_threads(),
             "precision": made.precision,
             "device": made.device.type,

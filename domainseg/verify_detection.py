@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainseg.errors import sentence
 from domainseg.gathering import gather, object_rules
 from domainseg.images.resample import Grid
 from domainseg.instances.matching import match
@@ -96,9 +94,7 @@ class ObjectReading:
         setting = self.setting
         return {
             "method": setting.method,
-            "core_px": setting.lattice.core_px,
-            "halo_px": setting.lattice.halo_px,
-            "batch": setting.lattice.batch,
+            **setting.lattice.to_json(),
             "offset": list(setting.offset),
             "threads": setting.threads,
             "objects": self.objects,
@@ -111,30 +107,20 @@ class ObjectReading:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionVerification:
-    """What the tiles of a detecting model change on one image.
+class ObjectsCompared:
+    """What settings change in the objects that are found one by one in an image.
 
     Attributes:
-        model, image: the files, the image as it was named.
-        model_sha256, image_sha256: of each, in hexadecimal digits.
-        lattice: the model's.
-        precision: ``fp32`` or ``bf16``, as it was run.
-        region: the part of the model grid that was compared, ``((y0, x0), (y1, x1))``.
+        shape: ``(H, W)`` of the image.
         objects: number of objects in one window over all of it.
         readings: one for each setting.
-        warnings: what limits the verdict, one sentence each.
+        precision: ``fp32`` or ``bf16``, as it was run.
     """
 
-    model: Path
-    model_sha256: str
-    image: str
-    image_sha256: str
-    lattice: Lattice
-    precision: str
-    region: tuple[tuple[int, int], tuple[int, int]]
+    shape: tuple[int, int]
     objects: int
     readings: tuple[ObjectReading, ...]
-    warnings: tuple[str, ...]
+    precision: str
 
     @property
     def beyond(self) -> tuple[ObjectReading, ...]:
@@ -146,23 +132,21 @@ class DetectionVerification:
         """Whether every setting of the model's own tiles finds the same objects."""
         return not self.beyond
 
-    def refusal(self) -> str:
-        """Return the sentence that says by how much the worst setting fails."""
+    def worst(self) -> tuple[int, Setting, str, str]:
+        """Return how many settings show, the worst, how far it goes, and what was wanted."""
         worst = min(self.beyond, key=lambda one: one.f1)
-        core, (y, x) = worst.setting.lattice.core_px, worst.setting.offset
-        return sentence(
-            self.image,
-            found=f"{len(self.beyond)} settings that show, worst core {core} at offset {y} {x}: "
+        return (
+            len(self.beyond),
+            worst.setting,
             f"F1 {worst.f1:.4f}, {worst.doubled} objects doubled",
-            wanted=f"at least {LEAST_F1} at IoU {SAME_IOU}, and none doubled",
-            fix=f"set tiling.halo_px above {self.lattice.halo_px}",
+            f"at least {LEAST_F1} at IoU {SAME_IOU}, and none doubled",
         )
 
     def summary(self) -> str:
         """Return what the settings are compared with."""
-        (y0, x0), (y1, x1) = self.region
+        height, width = self.shape
         return (
-            f"against one window of {y1 - y0} x {x1 - x0} px with {self.objects} objects, "
+            f"against one window of {height} x {width} px with {self.objects} objects, "
             f"{self.precision}"
         )
 
@@ -172,38 +156,30 @@ class DetectionVerification:
 
     def to_json(self) -> dict[str, Any]:
         """Return every figure as plain values."""
-        lattice = self.lattice
         return {
-            "model": {"path": str(self.model), "sha256": self.model_sha256},
-            "image": {"path": self.image, "sha256": self.image_sha256},
-            "precision": self.precision,
-            "lattice": {
-                "core_px": lattice.core_px,
-                "halo_px": lattice.halo_px,
-                "stride_px": lattice.stride_px,
-                "batch": lattice.batch,
-            },
-            "region": [list(corner) for corner in self.region],
             "objects": self.objects,
             "tolerance": {"f1": LEAST_F1, "iou": SAME_IOU, "doubled": 0},
-            "passed": self.passed,
             "readings": [one.to_json() for one in self.readings],
-            "warnings": list(self.warnings),
         }
 
+    def limits(self) -> tuple[str, ...]:
+        """Return what the verdict does not cover: nothing."""
+        return ()
 
-def object_readings(
+
+def compare_objects(
     segmenter: Segmenter,
-    detector: Detector,
     pixels: NDArray[np.float32],
     settings: Sequence[Setting],
     *,
     tell: Callable[[int, int], None] = lambda _done, _total: None,
-) -> tuple[int, tuple[ObjectReading, ...]]:
-    """Return the objects of one window over ``(C, H, W)``, and what each setting changes.
+) -> ObjectsCompared:
+    """Return what each setting changes in the objects of ``(C, H, W)``.
 
     Blends are left out: there are no scores of pixels to average.
     """
+    detector = segmenter.detector
+    assert detector is not None
     tried = [one for one in settings if one.method != "blend"]
     tell(0, len(tried) + 1)
     whole = replace(segmenter.lattice, core_px=_covering(pixels.shape[1:], segmenter.lattice))
@@ -216,7 +192,8 @@ def object_readings(
         f1 = match(overlap_instances(wanted, found), threshold=SAME_IOU).counts.f1
         readings.append(ObjectReading(setting, len(found), f1, count_doubled(found), seams, united))
     tell(len(tried) + 1, len(tried) + 1)
-    return len(wanted), tuple(readings)
+    shape = (pixels.shape[1], pixels.shape[2])
+    return ObjectsCompared(shape, len(wanted), tuple(readings), detector.precision)
 
 
 def _covering(shape: Sequence[int], lattice: Lattice) -> int:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,37 +17,17 @@ from domainseg.images import image_sha256, open_image
 from domainseg.model_plane import ModelPlane, model_plane
 from domainseg.models.model_file import model_sha256
 from domainseg.records import Sample
-from domainseg.segmenter import decode_options, open_segmenter
+from domainseg.segmenter import open_segmenter
 from domainseg.tiling.grid import Lattice
-from domainseg.tiling.halo import FLIP_TOLERANCE, PROBABILITY_TOLERANCE
 from domainseg.tiling.sensitivity import (
-    Reading,
-    Sensitivity,
     Setting,
     default_settings,
-    measure_sensitivity,
 )
-from domainseg.verify_detection import WHOLE_MPX, DetectionVerification, object_readings
+from domainseg.verify_detection import WHOLE_MPX, compare_objects
+from domainseg.verify_maps import compare_maps
 
 UNTILED_MPX = 24.0
 """Largest image that goes through the network in one piece, Mpx of the model grid."""
-LEAST_MPX = 4.0
-FOREGROUND = (0.1, 0.6)
-"""Images that the tolerances are defined on: size, and least and largest share of foreground."""
-HEADER = (
-    "method",
-    "core",
-    "halo",
-    "offset",
-    "batch",
-    "threads",
-    "largest difference",
-    "flipped",
-    "objects",
-    "changed",
-    "IoU < .9",
-    "within",
-)
 
 Box = tuple[tuple[int, int], tuple[int, int]]
 
@@ -77,6 +57,40 @@ class VerifyOptions:
     precision: str = "auto"
 
 
+class Compared(Protocol):
+    """What settings change, by the kind of model."""
+
+    @property
+    def precision(self) -> str:
+        """``fp32`` or ``bf16``, as it was run."""
+        ...
+
+    @property
+    def passed(self) -> bool:
+        """Whether no setting of the model's own tiles shows."""
+        ...
+
+    def worst(self) -> tuple[int, Setting, str, str]:
+        """Return how many settings show, the worst, how far it goes, and what was wanted."""
+        ...
+
+    def summary(self) -> str:
+        """Return what the settings are compared with."""
+        ...
+
+    def table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Return header and one row for each setting."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every figure as plain values."""
+        ...
+
+    def limits(self) -> tuple[str, ...]:
+        """Return what the verdict does not cover."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What the tiles of a model change on one image.
@@ -85,9 +99,8 @@ class Verification:
         model, image: the files, the image as it was named.
         model_sha256, image_sha256: of each, in hexadecimal digits.
         lattice: the model's.
-        precision: ``fp32`` or ``bf16``, as it was run.
         region: the part of the model grid that was compared, ``((y0, x0), (y1, x1))``.
-        sensitivity: every reading.
+        compared: what every setting changes.
         warnings: what limits the verdict, one sentence each.
     """
 
@@ -96,55 +109,36 @@ class Verification:
     image: str
     image_sha256: str
     lattice: Lattice
-    precision: str
     region: Box
-    sensitivity: Sensitivity
+    compared: Compared
     warnings: tuple[str, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether every setting of the model's own tiles is within the tolerances."""
-        return not self.sensitivity.beyond
+        """Whether no setting of the model's own tiles shows."""
+        return self.compared.passed
 
     def refusal(self) -> str:
         """Return the sentence that says by how much the worst setting fails."""
-        beyond = self.sensitivity.beyond
-        worst = max(beyond, key=lambda reading: reading.difference)
-        core, (y, x) = worst.setting.lattice.core_px, worst.setting.offset
+        count, setting, far, wanted = self.compared.worst()
+        core, (y, x) = setting.lattice.core_px, setting.offset
         return sentence(
             self.image,
-            found=f"{len(beyond)} settings that show, worst core {core} at offset {y} {x}: "
-            f"{worst.difference:.4f} of probability, {worst.flipped:.1e} of pixels flipped",
-            wanted=f"at most {PROBABILITY_TOLERANCE} and {FLIP_TOLERANCE:.0e}",
+            found=f"{count} settings that show, worst core {core} at offset {y} {x}: {far}",
+            wanted=wanted,
             fix=f"set tiling.halo_px above {self.lattice.halo_px}",
         )
 
-    def summary(self) -> str:
-        """Return what the settings are compared with."""
-        seen = self.sensitivity
-        return (
-            f"against one piece of {seen.shape[0]} x {seen.shape[1]} px with {seen.objects} "
-            f"objects, {100 * seen.foreground:.1f} % foreground, {self.precision}"
-        )
-
-    def table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-        """Return header and one row for each setting."""
-        return HEADER, tuple(_row(reading) for reading in self.sensitivity.readings)
-
     def to_json(self) -> dict[str, Any]:
         """Return every figure as plain values."""
-        found = self.sensitivity
         return {
             "model": {"path": str(self.model), "sha256": self.model_sha256},
             "image": {"path": self.image, "sha256": self.image_sha256},
-            "precision": self.precision,
-            "lattice": _lattice(self.lattice),
+            "precision": self.compared.precision,
+            "lattice": self.lattice.to_json(),
             "region": [list(corner) for corner in self.region],
-            "foreground": found.foreground,
-            "objects": found.objects,
-            "tolerance": {"difference": PROBABILITY_TOLERANCE, "flipped": FLIP_TOLERANCE},
             "passed": self.passed,
-            "readings": [_as_json(reading) for reading in found.readings],
+            **self.compared.to_json(),
             "warnings": list(self.warnings),
         }
 
@@ -155,7 +149,7 @@ def verify_tiling(
     *,
     options: VerifyOptions | None = None,
     tell: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Verification | DetectionVerification:
+) -> Verification:
     """Run a model over an image in one piece and in tiles of many kinds, and compare.
 
     Of a model that finds objects one by one the objects are compared, of any other the maps.
@@ -192,40 +186,17 @@ def verify_tiling(
         settings = _settings(lattice, region, options.cores, where=image)
         pixels = _pixels(plane, region)
         sha256 = image_sha256(opened.path)
-    if segmenter.detector is not None:
-        objects, readings = object_readings(
-            segmenter, segmenter.detector, pixels, settings, tell=tell
-        )
-        return DetectionVerification(
-            model=Path(model),
-            model_sha256=model_sha256(Path(model)),
-            image=str(image),
-            image_sha256=sha256,
-            lattice=lattice,
-            precision=segmenter.detector.precision,
-            region=region,
-            objects=objects,
-            readings=readings,
-            warnings=_part_of(region, plane.grid.model_shape),
-        )
-    found = measure_sensitivity(
-        segmenter.make_maps,
-        pixels,
-        settings,
-        lattice=lattice,
-        options=decode_options(segmenter.recipe, segmenter.classes),
-        tell=tell,
-    )
+    compare = compare_maps if segmenter.detector is None else compare_objects
+    compared = compare(segmenter, pixels, settings, tell=tell)
     return Verification(
         model=Path(model),
         model_sha256=model_sha256(Path(model)),
         image=str(image),
         image_sha256=sha256,
         lattice=lattice,
-        precision=segmenter.make_maps.precision,
         region=region,
-        sensitivity=found,
-        warnings=_limits(found, region, plane.grid.model_shape, segmenter.whole_window_layers),
+        compared=compared,
+        warnings=(*_part_of(region, plane.grid.model_shape), *compared.limits()),
     )
 
 
@@ -237,7 +208,7 @@ def middle(shape: tuple[int, int], most_mpx: float) -> Box:
     return (y0, x0), (y0 + height, x0 + width)
 
 
-def write_verification(found: Verification | DetectionVerification, path: Path) -> None:
+def write_verification(found: Verification, path: Path) -> None:
     """Write every figure as JSON; raise OutputError when it cannot be written."""
     atomic_text(path, json.dumps(found.to_json(), indent=2) + "\n")
 
@@ -277,29 +248,6 @@ def _pixels(plane: ModelPlane, region: Box) -> np.ndarray[Any, np.dtype[np.float
     return plane[:, y0:y1, x0:x1]
 
 
-def _limits(
-    found: Sensitivity, region: Box, shape: tuple[int, int], blind: Sequence[str]
-) -> tuple[str, ...]:
-    """Return what the verdict does not cover."""
-    said = list(_part_of(region, shape))
-    (y0, x0), (y1, x1) = region
-    mpx = (y1 - y0) * (x1 - x0) / 1e6
-    if mpx < LEAST_MPX:
-        said.append(
-            f"the tolerances are defined on images of {LEAST_MPX:.0f} Mpx and more, this one has "
-            f"{mpx:.2g}"
-        )
-    if not FOREGROUND[0] <= found.foreground <= FOREGROUND[1]:
-        low, high = (f"{100 * share:.0f}" for share in FOREGROUND)
-        said.append(
-            f"the tolerances are defined on {low} to {high} % foreground, here it is "
-            f"{100 * found.foreground:.3g} %"
-        )
-    if blind:
-        said.append(f"{len(blind)} layers of the network see whole windows, {blind[0]} the first")
-    return tuple(said)
-
-
 def _part_of(region: Box, shape: tuple[int, int]) -> tuple[str, ...]:
     """Return what is said where not all of an image is compared."""
     (y0, x0), (y1, x1) = region
@@ -309,50 +257,3 @@ def _part_of(region: Box, shape: tuple[int, int]) -> tuple[str, ...]:
         f"of {shape[0]} x {shape[1]} px the middle is compared, y {y0} to {y1} and x {x0} to "
         f"{x1}, because the untiled pass takes memory for every pixel",
     )
-
-
-def _row(reading: Reading) -> tuple[str, ...]:
-    setting = reading.setting
-    lattice, (y, x) = setting.lattice, setting.offset
-    verdict = ("yes" if reading.within else "NO") if setting.judged else "-"
-    overlap = "" if setting.overlap is None else f" {100 * setting.overlap:.0f} %"
-    return (
-        setting.method + overlap,
-        str(lattice.core_px),
-        str(lattice.halo_px),
-        f"{y} {x}",
-        str(lattice.batch),
-        "all" if setting.threads is None else str(setting.threads),
-        f"{reading.difference:.4f}",
-        f"{reading.flipped:.1e}",
-        str(reading.objects),
-        str(reading.changed),
-        str(reading.changed_much),
-        verdict,
-    )
-
-
-def _as_json(reading: Reading) -> dict[str, Any]:
-    setting = reading.setting
-    return {
-        "method": setting.method,
-        **_lattice(setting.lattice),
-        "offset": list(setting.offset),
-        "threads": setting.threads,
-        "overlap": setting.overlap,
-        "difference": reading.difference,
-        "flipped": reading.flipped,
-        "objects": reading.objects,
-        "changed": reading.changed,
-        "changed_much": reading.changed_much,
-        "within": reading.within if setting.judged else None,
-    }
-
-
-def _lattice(lattice: Lattice) -> dict[str, int]:
-    return {
-        "core_px": lattice.core_px,
-        "halo_px": lattice.halo_px,
-        "stride_px": lattice.stride_px,
-        "batch": lattice.batch,
-    }

@@ -32,7 +32,7 @@ from domainseg.run_folder import DETECTIONS, Run
 from domainseg.runs import RunOptions
 from domainseg.segmenter import open_segmenter, segment
 from domainseg.tune import tune
-from domainseg.verify_detection import DetectionVerification
+from domainseg.verify_detection import ObjectsCompared
 from domainseg.verify_tiling import verify_tiling, write_verification
 
 Values = Callable[..., dict[str, Any]]
@@ -345,11 +345,12 @@ def test_tiles_of_a_detector_are_verified_by_its_objects(
 ) -> None:
     image = save(tmp_path / "a.tif", squares((200, 250), *MANY))
     found = verify_tiling(finder(), image)
-    assert isinstance(found, DetectionVerification)
+    compared = found.compared
+    assert isinstance(compared, ObjectsCompared)
     assert found.passed
-    assert found.objects == label(squares((200, 250), *MANY) > 0)[1]
-    assert all(one.f1 == 1 for one in found.readings if one.setting.judged)
-    header, rows = found.table()
+    assert compared.objects == label(squares((200, 250), *MANY) > 0)[1]
+    assert all(one.f1 == 1 for one in compared.readings if one.setting.judged)
+    header, rows = compared.table()
     assert {len(row) for row in rows} == {len(header)}
     write_verification(found, tmp_path / "v.json")
     assert json.loads((tmp_path / "v.json").read_text())["passed"] is True
@@ -365,7 +366,7 @@ def test_a_halo_smaller_than_objects_fails_the_verification(
             plane[y + 20 : y + 30, x + 20 : x + 30] = 0
     image = save(tmp_path / "a.tif", plane)
     found = verify_tiling(finder(halo_px=0, instances={"fill_holes": True}), image)
-    assert isinstance(found, DetectionVerification)
+    assert isinstance(found.compared, ObjectsCompared)
     assert not found.passed
     assert "wanted at least 0.99 at IoU 0.9, and none doubled" in found.refusal()
 

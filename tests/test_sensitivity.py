@@ -30,6 +30,7 @@ from domainseg.tiling.sensitivity import (
     threads,
     untiled_maps,
 )
+from domainseg.verify_maps import MapsCompared
 from domainseg.verify_tiling import Verification, VerifyOptions, middle, verify_tiling
 
 Image = NDArray[np.float32]
@@ -241,15 +242,16 @@ def test_a_model_is_verified_on_an_image(bright_model: Make, scene: Path) -> Non
     steps: list[tuple[int, int]] = []
     model = bright_model()
     found = verify_tiling(model, scene, options=CPU, tell=lambda *at: steps.append(at))
-    assert isinstance(found, Verification)
+    compared = found.compared
+    assert isinstance(compared, MapsCompared)
     assert found.passed
     assert found.region == ((0, 0), (150, 130))
-    count = len(found.sensitivity.readings)
+    count = len(compared.sensitivity.readings)
     assert steps == [(done, count + 1) for done in range(count + 2)]
     assert found.warnings == (
         "the tolerances are defined on images of 4 Mpx and more, this one has 0.019",
     )
-    header, rows = found.table()
+    header, rows = compared.table()
     assert rows[0][:6] == ("tiles", "64", "0", "0 0", "1", "all")
     assert rows[0][-1] == "yes"
     assert {len(row) for row in rows} == {len(header)}
@@ -321,9 +323,8 @@ def verification(*readings: Reading) -> Verification:
         image="a.tif",
         image_sha256="",
         lattice=Lattice(1024, 64, 32),
-        precision="fp32",
         region=((0, 0), (9, 9)),
-        sensitivity=Sensitivity((9, 9), 0.5, 3, readings),
+        compared=MapsCompared(Sensitivity((9, 9), 0.5, 3, readings), "fp32"),
         warnings=(),
     )
 

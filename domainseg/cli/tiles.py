@@ -125,8 +125,8 @@ def verify(
     )
     with Meter("pass") as meter:
         found = verify_tiling(model, image, options=options, tell=meter.step)
-    show_table(*found.table())
-    say(found.summary())
+    show_table(*found.compared.table())
+    say(found.compared.summary())
     for warning in found.warnings:
         warn(warning)
     if json is not None:

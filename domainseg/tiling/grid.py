@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,10 @@ class Lattice:
                 raise ValueError(
                     f"{name} is {value}, wanted a multiple of the network's stride {self.stride_px}"
                 )
+
+    def to_json(self) -> dict[str, int]:
+        """Return the lattice as plain values."""
+        return asdict(self)
 
 
 def core_shape(shape: tuple[int, int], lattice: Lattice) -> tuple[int, int]:
