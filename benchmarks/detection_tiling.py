@@ -5,9 +5,9 @@
 
 A made-up scene is written and predicted once for each core, each time in a process of its own;
 a sampler adds up the resident memory of its tree. Prints a row a core: objects, those across
-seams, seconds, peak memory and how much of it is above that of one window alone, which is what the
-network takes; against the first core F1 at IoU .9; objects doubled, that is pairs of one class with an IoU above .5; and F1 at IoU .5 against
-the scene's own objects.
+seams, seconds, peak memory and how much of it is above that of one window alone, which is what
+the network takes; against the first core F1 at IoU .9; objects doubled, that is pairs of one
+class with an IoU above .5; and F1 at IoU .5 against the scene's own objects.
 """
 
 from __future__ import annotations
