@@ -99,9 +99,7 @@ def main() -> None:
     write_scene(scene, image=image, labels=labels)
     truth = Instances.from_label_map(tifffile.imread(labels))
     print(f"{options.side} x {options.side} px, {len(truth)} objects, {options.model}")
-    print(
-        "core  objects  seams  united  seconds  peak MB  above  F1 at .9  doubled  F1 at .5 to truth"
-    )
+    print("core  objects  seams  united  seconds  peak MB  above  F1 at .9  doubled  F1 to truth")
     first: Instances | None = None
     for core in options.cores:
         out = options.out / f"core{core}"
