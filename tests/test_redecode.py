@@ -172,6 +172,6 @@ def test_maps_of_which_a_tile_is_missing_are_refused(
         decode_run(run.folder, CHANGES)
     assert str(caught.value) == (
         f"{run.folder / 'maps.zarr'}: found no maps of the tile at y 52, x 120, wanted those of "
-        "every tile; repeat the prediction with --restart."
+        "all of the image; predict the image again with --restart and without --drop-maps."
     )
     assert (run.folder / "run.json").exists()
