@@ -19,6 +19,7 @@ from domainseg.images.normalise import Range
 from domainseg.model_plane import model_plane
 from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.model_file import read_card
+from domainseg.outside import at_diameter
 from domainseg.recipe import Recipe, load_recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
 from domainseg.runs import RunOptions
@@ -28,6 +29,7 @@ from domainseg.segmenter import (
     choose_precision,
     open_engine,
 )
+from domainseg.shipped import shipped_models
 from domainseg.sources import open_source
 from domainseg.tiling.forward import MapMaker
 from domainseg.tiling.grid import Lattice, tiles
@@ -198,9 +200,10 @@ class _Wanted:
 
 def _open(path: Path, options: RunOptions) -> _Wanted:
     notes: tuple[str, ...] = ()
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or path.name in shipped_models():
         card = read_card(path)
         recipe = recipe_from_json(card.recipe, where=str(path))
+        recipe = at_diameter(recipe, card, options.diameter_px)
         recipe = with_overrides(recipe, options.overrides) if options.overrides else recipe
         classes, diameter_px, measured = card.classes, card.diameter_px, card.halo_px
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from domainseg.diameter import estimate_diameter
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import Image, write_labels
 from domainseg.images.channels import DIE_FAILS
@@ -35,7 +36,16 @@ from domainseg.recipe_sections import Evaluate
 from domainseg.records import Array, Entry, Instances, Sample
 from domainseg.run_files import LABEL_STORE, TABLE
 from domainseg.run_folder import MAPS, Run, finished, read_record
-from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task, sample_sha256
+from domainseg.runs import (
+    Model,
+    RunOptions,
+    Task,
+    describe,
+    model_at,
+    open_model,
+    run_task,
+    sample_sha256,
+)
 from domainseg.segmenter import segment, within_edges
 from domainseg.sources import (
     Source,
@@ -94,7 +104,7 @@ def evaluate_model(
         UsageError: ``true_diameter`` with another diameter, or for a model without one.
     """
     options = options or RunOptions()
-    opened = open_model(Path(model), options)
+    opened = model_at(open_model(Path(model), options), options.diameter_px)
     recipe = opened.segmenter.recipe
     if true_diameter:
         _require_diameter(recipe, options)
@@ -290,6 +300,11 @@ class _Scoring:
         An image without drawn truth has objects always. With ``out`` all comes from a run
         folder, which is left there or was there already.
         """
+        if self.options.estimate_diameter and not self.true_diameter:
+            diameter = estimate_diameter(self.model, sample, intensity=self.ranges.get(entry.group))
+            told = replace(self.options, diameter_px=diameter, estimate_diameter=False)
+            model = model_at(self.model, diameter)
+            return replace(self, model=model, options=told).seen(sample, entry)
         diameter = object_diameter(sample) if self.true_diameter else self.options.diameter_px
         group = self.ranges.get(entry.group)
         plain = self.plain and sample.truth is not None

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from domainseg.diameter import estimate_diameter
 from domainseg.errors import InputError, MissingInputError, UsageError, sentence
 from domainseg.images import (
     FORMATS,
@@ -31,8 +32,16 @@ from domainseg.instances.export import join_coco, join_objects
 from domainseg.model_plane import group_range, levels_read
 from domainseg.records import Sample
 from domainseg.run_files import COCO, TABLE
-from domainseg.run_folder import PROGRESS, RECORD, Run, finished, read_record
-from domainseg.runs import Model, RunOptions, Task, describe, open_model, run_task
+from domainseg.run_folder import PROGRESS, RECORD, Run, begun_record, finished, read_record
+from domainseg.runs import (
+    Model,
+    RunOptions,
+    Task,
+    describe,
+    model_at,
+    open_model,
+    run_task,
+)
 from domainseg.seen import Tell as TellStage
 
 Tell = Callable[[int, int, str], None]
@@ -130,27 +139,57 @@ class _Call:
             if options.spacing_um is not None:
                 spacing = (options.spacing_um, options.spacing_um)
             sample = Sample(name, image, image.channels, spacing_um=spacing)
-            area = self.area(sample, image)
-            if area is not None and (unseen := (*area.damaged, *area.left_out)):
-                lost = _Lost(unseen, area.shape)
-                # Read like an array, by rows: the image need not fit in memory.
-                sample = replace(sample, ignore=cast("NDArray[np.bool_]", lost))
-            record = describe(
-                self.model,
-                sample,
-                where=path,
-                sha256=image_sha256(path),
-                select=self.select,
-                diameter_px=options.diameter_px,
-                group=self.group,
-                area=area,
-            )
-            if (old := finished(folder, record, restart=options.restart)) is not None:
-                return old
-            task = Task(
-                sample, record, diameter_px=options.diameter_px, intensity=self.group, area=area
-            )
-            return run_task(self.model, task, folder, options=options, tell=self.tell)
+            sha256 = image_sha256(path)
+            call = self.at_diameter(sample, sha256, folder)
+            return call.opened(sample, image, path, sha256, folder)
+
+    def at_diameter(self, sample: Sample, sha256: str, folder: Path) -> _Call:
+        """Return the call with the model at the diameter of the image's objects.
+
+        A run that was begun knows it already.
+        """
+        options, model = self.options, self.model
+        diameter = options.diameter_px
+        if options.estimate_diameter:
+            known = begun_record(folder)
+            same = known.get("model", {}).get("sha256") == model.sha256
+            image = known.get("image", {})
+            if same and image.get("sha256") == sha256 and "diameter_from" in image:
+                diameter = image["diameter_px"]
+            else:
+                self.tell("measuring the diameter", 0, 1)
+                diameter = estimate_diameter(model, sample, intensity=self.group)
+        options = replace(options, diameter_px=diameter)
+        return replace(self, model=model_at(model, diameter), options=options)
+
+    def opened(
+        self, sample: Sample, image: Image, path: Location, sha256: str, folder: Path
+    ) -> Run:
+        """Return the run of an image that is open."""
+        options = self.options
+        area = self.area(sample, image)
+        if area is not None and (unseen := (*area.damaged, *area.left_out)):
+            lost = _Lost(unseen, area.shape)
+            # Read like an array, by rows: the image need not fit in memory.
+            sample = replace(sample, ignore=cast("NDArray[np.bool_]", lost))
+        record = describe(
+            self.model,
+            sample,
+            where=path,
+            sha256=sha256,
+            select=self.select,
+            diameter_px=options.diameter_px,
+            group=self.group,
+            area=area,
+        )
+        if options.estimate_diameter:
+            record["image"]["diameter_from"] = "estimate"
+        if (old := finished(folder, record, restart=options.restart)) is not None:
+            return old
+        task = Task(
+            sample, record, diameter_px=options.diameter_px, intensity=self.group, area=area
+        )
+        return run_task(self.model, task, folder, options=options, tell=self.tell)
 
     def area(self, sample: Sample, image: Image) -> Inspected | None:
         """Return what of an image is inspected, None for all of it."""

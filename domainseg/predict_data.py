@@ -22,7 +22,7 @@ from domainseg.instances.measure import measure
 from domainseg.instances.planes import union
 from domainseg.model_plane import group_ranges
 from domainseg.records import Entry, Instances, Sample
-from domainseg.runs import Model, RunOptions, open_model
+from domainseg.runs import Model, RunOptions, model_at, open_model
 from domainseg.segmenter import segment
 from domainseg.sources import Source, open_whole
 
@@ -92,7 +92,7 @@ def predict_data(
                 fix="choose another, or replace them with --restart",
             )
         )
-    opened = open_model(Path(model), options)
+    opened = model_at(open_model(Path(model), options), options.diameter_px)
     recipe = opened.segmenter.recipe
     source = open_whole(recipe, Path(data))
     entries = source.splits.train
@@ -120,6 +120,7 @@ def _refuse_idle(options: RunOptions) -> None:
         "--max-memory": options.max_memory_mb is not None,
         "--drop-maps": options.drop_maps,
         "--keep-folders": options.keep_folders,
+        "--diameter-px auto": options.estimate_diameter,
     }
     for name, is_given in given.items():
         if is_given:

@@ -31,6 +31,7 @@ from domainseg.recipe_errors import (
 )
 from domainseg.recipe_sections import (
     FLAT,
+    About,
     Data,
     Evaluate,
     Head,
@@ -61,6 +62,7 @@ class Recipe(Section):
     instances: InstanceRules = Field(default_factory=InstanceRules)
     evaluate: Evaluate = Field(default_factory=Evaluate)
     report: Report = Field(default_factory=Report)
+    about: About = Field(default_factory=About)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

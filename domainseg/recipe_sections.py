@@ -145,6 +145,9 @@ class Train(Section):
             much as a disc of this diameter, px of the model grid (a fifth to eight times per
             pixel), then less and less so; null = every pixel counts alike. For tiny objects
             beside large ones.
+        equal_size_ring_px: with ``equal_size_px``, how far around an object the background
+            weighs as the object does, px of the model grid; 0 moves outlines of small objects
+            outwards, as pixels inside weigh more than those outside.
         learning_rate: peak of AdamW.
         weight_decay: of weights, not of biases and norms.
         warmup_share: share of the steps in which the learning rate rises.
@@ -167,6 +170,7 @@ class Train(Section):
     max_steps: PositiveInt | None = None
     object_share: Share = 0.7
     equal_size_px: PositiveFloat | None = None
+    equal_size_ring_px: Annotated[float, Field(ge=0)] = 0.0
     learning_rate: PositiveFloat = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_share: Share = 0.05
@@ -176,6 +180,15 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 1
+
+    @model_validator(mode="after")
+    def _ring_of_sizes(self) -> Self:
+        if self.equal_size_ring_px and self.equal_size_px is None:
+            raise ValueError(
+                f"found equal_size_ring_px {self.equal_size_ring_px:g} without equal_size_px, "
+                "wanted both or neither; add equal_size_px"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -290,6 +303,22 @@ class Evaluate(Section):
                 "that rise; sort them"
             )
         return self
+
+
+class About(Section):
+    """What a model made of this recipe says of itself.
+
+    Attributes:
+        title: what it is for, in one line.
+        cards: data sets it is trained on, by their cards: licence and citation come with them.
+        licence: of the weights, as SPDX writes it, null = not stated.
+        limits: what it is not for, one sentence each.
+    """
+
+    title: str | None = None
+    cards: tuple[str, ...] = ()
+    licence: str | None = None
+    limits: tuple[str, ...] = ()
 
 
 class Report(Section):

@@ -12,8 +12,10 @@ from typing import Any
 from domainseg.atomic import PARTIAL
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import image_sha256, open_image
+from domainseg.outside import RECORD_KEY, judged_again, said_of
 from domainseg.recipe import Recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
+from domainseg.run_files import TABLE
 from domainseg.run_folder import (
     PROGRESS,
     RECORD,
@@ -97,8 +99,12 @@ def decode_run(
             record["objects"], record["links"] = found.objects, found.links
             record["objects_per_class"] = {name: found.per_class.get(name, 0) for name in classes}
             record |= made.record
+            if (told := old.get(RECORD_KEY)) is not None:
+                record[RECORD_KEY] = judged_again(told, target / TABLE, (sy, sx))
+                others = [one for one in old["warnings"] if one not in said_of(told)]
+                record["warnings"] = [*others, *said_of(record[RECORD_KEY])]
             end_folder(target, record)
-    return Run(target, described["name"], found.objects, tuple(old["warnings"]))
+    return Run(target, described["name"], found.objects, tuple(record["warnings"]))
 
 
 def _changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:

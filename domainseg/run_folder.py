@@ -52,6 +52,7 @@ FREE = frozenset(
         "recipe.train",
         "recipe.evaluate",
         "recipe.report",
+        "recipe.about",
     }
 )
 """What a record may say otherwise of the same run: no object depends on it."""
@@ -213,6 +214,14 @@ def read_record(folder: Path) -> dict[str, Any]:
             fix="name the folder of a finished run, or repeat the prediction to finish it",
         )
     )
+
+
+def begun_record(folder: Path) -> dict[str, Any]:
+    """Return the record of a run that was begun or finished, empty without one."""
+    for name in (RECORD, PROGRESS):
+        if (record := _read_json(folder / name)) is not None:
+            return record
+    return {}
 
 
 def end_folder(folder: Path, record: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
 from domainseg.model_plane import model_plane
 from domainseg.models.model_file import ModelCard, find_model, model_sha256
+from domainseg.outside import Outside, at_diameter, scales_images
 from domainseg.records import Sample
+from domainseg.run_files import TABLE
 from domainseg.run_folder import (
     Run,
     alone_in,
@@ -76,7 +78,10 @@ class RunOptions:
         overrides: ``key=value`` changes of the model's recipe.
         select: how stacks are read, instead of the recipe's ``image.select``.
         spacing_um: pixel size of every image, instead of what the files say.
-        diameter_px: median object diameter in the images, for models that work at one.
+        diameter_px: median object diameter in the images: for models that work at one, and for
+            those that know which diameters they were trained on; beyond these the image is
+            scaled.
+        estimate_diameter: measure it on each image (`diameter.estimate_diameter`).
         roi: GeoJSON of the regions to look at, in pixels of the full resolution.
         skip_bad_tiles: go on where tiles of an image file are damaged; they count as not
             inspected.
@@ -92,6 +97,7 @@ class RunOptions:
     select: Mapping[str, object] | None = None
     spacing_um: float | None = None
     diameter_px: float | None = None
+    estimate_diameter: bool = False
     roi: Path | None = None
     skip_bad_tiles: bool = False
     max_memory_mb: float | None = None
@@ -120,17 +126,26 @@ def open_model(path: Path, options: RunOptions) -> Model:
     segmenter, card = open_segmenter(
         path, overrides=options.overrides, device=options.device, precision=options.precision
     )
-    if options.diameter_px is not None and segmenter.recipe.data.diameter_px is None:
+    wanted = options.diameter_px is not None or options.estimate_diameter
+    recipe = segmenter.recipe
+    if wanted and recipe.data.diameter_px is None and not scales_images(recipe, card):
+        said = "an estimate" if options.diameter_px is None else f"{options.diameter_px:g} px"
         raise UsageError(
             sentence(
                 "--diameter-px",
-                found=f"{options.diameter_px:g} px, for a model that works at no diameter",
+                found=f"{said}, for a model that works at no diameter",
                 wanted="an option that takes effect",
                 fix="drop it, or train with data.diameter_px",
             )
         )
     network_mb = 0.0 if options.max_memory_mb is None else _network_mb(segmenter)
     return Model(path, model_sha256(path), segmenter, card, network_mb)
+
+
+def model_at(model: Model, diameter_px: float | None) -> Model:
+    """Return the model for an image whose objects have this median diameter (`at_diameter`)."""
+    recipe = at_diameter(model.segmenter.recipe, model.card, diameter_px)
+    return replace(model, segmenter=replace(model.segmenter, recipe=recipe))
 
 
 def _network_mb(segmenter: Segmenter) -> float:
@@ -213,11 +228,15 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     )
     made = seen.make(folder, making, tell)
     found = made.found
+    ended = time.monotonic()
+    compared = Outside.of(model.card, segmenter.recipe, plane, task.area)
+    training, unlike = compared.judged(folder / TABLE, plane.grid.scale_yx)
     timings: dict[str, float | int | None] = {
         "range_s": ranged - begun,
         "tiles_s": spent.seconds,
         "network_s": spent.network_s,
         **found.seconds,
+        "training_s": time.monotonic() - ended,
         "total_s": time.monotonic() - begun,
         "windows": spent.windows,
         "tiles_blank": spent.skipped,
@@ -226,7 +245,7 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     }
     write_timings(folder, timings)
     assumed = _assumed(model, task, plane.grid.model_shape)
-    warnings = (*assumed, *found.warnings, *made.warnings)
+    warnings = (*assumed, *found.warnings, *made.warnings, *unlike)
     end_folder(
         folder,
         {
@@ -236,6 +255,7 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
             "intensity": as_json(plane.intensity),
             "objects": found.objects,
             "links": found.links,
+            **training,
             **made.record,
             "objects_per_class": {n: found.per_class.get(n, 0) for n in segmenter.classes},
             "warnings": list(warnings),
@@ -249,8 +269,7 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
 def _assumed(model: Model, task: Task, shape: tuple[int, int]) -> tuple[str, ...]:
     """Return what a run assumes, one sentence each."""
     segmenter, warnings = model.segmenter, []
-    if segmenter.recipe.data.diameter_px is not None and task.diameter_px is None:
-        warnings.append(diameter_assumed(segmenter))
+    warnings.extend(_scale_assumed(model, task))
     if (blind := segmenter.whole_window_layers) and len(tiles(shape, segmenter.lattice)) > 1:
         warnings.append(tiling_shows(blind))
     measured, halo = model.card.halo_px, segmenter.lattice.halo_px
@@ -267,6 +286,20 @@ def _assumed(model: Model, task: Task, shape: tuple[int, int]) -> tuple[str, ...
         count = len(area.damaged)
         warnings.append(f"{count} damaged tiles of the image file were not inspected")
     return tuple(warnings)
+
+
+def _scale_assumed(model: Model, task: Task) -> list[str]:
+    """Return what is assumed of the size of objects."""
+    on_grid, given = model.segmenter.recipe.data.diameter_px, task.diameter_px
+    estimated = task.record["image"].get("diameter_from") == "estimate"
+    if estimated and given is None:
+        return ["too few objects to measure their diameter at any scale: the image is not scaled"]
+    if on_grid is not None and given is None:
+        return [diameter_assumed(model.segmenter)]
+    if on_grid is None or given is None or not estimated:
+        return []
+    scaled = "not scaled" if on_grid == given else f"scaled by {on_grid / given:.3g}"
+    return [f"object diameter measured: {given:.3g} px; the image is {scaled}"]
 
 
 def _extent(sample: Sample, area: Inspected | None) -> dict[str, Any]:

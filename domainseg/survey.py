@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from domainseg.about import about_model
 from domainseg.atomic import atomic_text
 from domainseg.errors import InputError, OutputError, UsageError, sentence
 from domainseg.images.channels import as_channels
@@ -69,6 +70,7 @@ def survey_recipe(recipe: Path | str, *, overrides: Sequence[str] = ()) -> Surve
     source = open_source(plan)
     plan = with_stuff(plan, source)
     plan.splits(source.classes)
+    about_model(plan.about)
     Augmentation(plan.augment, crop_px=plan.train.patch_px)
     network = plan.model.without_weights().build(
         plan.data.channel_count, plan.head.outputs(len(source.classes))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from domainseg import __version__
+from domainseg.about import about_model
 from domainseg.allocator import keep_freed_memory
 from domainseg.atomic import atomic_text, writing_below
 from domainseg.images.channels import DIE_MAP, RGB
@@ -33,6 +34,7 @@ from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.heads.panoptic import PanopticHead
 from domainseg.models.model_file import ModelCard, read_card, save_model
 from domainseg.models.network import whole_window_layers
+from domainseg.outside import seen_in_training
 from domainseg.recipe import Recipe, with_overrides
 from domainseg.records import Entry, Maps, Sample
 from domainseg.segmenter import (
@@ -115,6 +117,7 @@ class _Job:
     precision: Precision
     diameter_px: float | None
     ranges: Mapping[str, Range]
+    about: Mapping[str, Any]
 
     @property
     def objective(self) -> Objective:
@@ -203,8 +206,8 @@ def train(
     ``metrics.csv``, TensorBoard logs and checkpoints. With ``resume`` the same call goes on
     with an interrupted training, from the end of its last whole epoch, and ends with the
     weights it would have had: the steps stay those that were planned, and of the recipe only
-    ``data.root``, ``train.workers``, ``evaluate`` and ``report`` may differ. Where nothing
-    was interrupted yet it begins, where the training had ended it returns its model.
+    ``data.root``, ``train.workers``, ``evaluate``, ``report`` and ``about`` may differ. Where
+    nothing was interrupted yet it begins, where the training had ended it returns its model.
 
     Raises:
         RecipeError: the recipe cannot be read or its parts do not fit.
@@ -219,6 +222,8 @@ def train(
         card = read_card(out / MODEL)
         return Trained(out / MODEL, dict(card.scores), float(card.training["minutes"]))
     begun -= minutes_before(out) * 60 if resume else 0.0
+    # Before the work: a data card that there is not is to be named now, not at its end.
+    about = about_model(plan.about)
     source = open_source(plan)
     plan = with_stuff(plan, source)
     tell("preparing images", None)
@@ -227,7 +232,7 @@ def train(
     for said in skipped_in(source):
         tell(said, None)
     keep_digest(images_sha256(images), out, resume=resume)
-    job = _job(plan, source, out, diameter, ranges)
+    job = _job(plan, source, out, diameter, ranges, about)
     if plan.train.max_minutes is not None:
         tell("timing steps", None)
         plan = _planned_steps(job, images, gone_s=time.monotonic() - begun)
@@ -252,7 +257,12 @@ def train(
 
 
 def _job(
-    plan: Recipe, source: Source, out: Path, diameter: float | None, ranges: Mapping[str, Range]
+    plan: Recipe,
+    source: Source,
+    out: Path,
+    diameter: float | None,
+    ranges: Mapping[str, Range],
+    about: Mapping[str, Any],
 ) -> _Job:
     torch.manual_seed(plan.train.seed)
     network = build_network(plan, source.classes)
@@ -261,7 +271,7 @@ def _job(
         keep_freed_memory()
     precision = choose_precision(plan.train.precision, device)
     network = network.to(memory_format=torch.channels_last)
-    return _Job(plan, source, out, network, device, precision, diameter, ranges)
+    return _Job(plan, source, out, network, device, precision, diameter, ranges, about)
 
 
 def _batches(job: _Job, images: Sequence[Prepared]) -> DataLoader[Batch]:
@@ -409,6 +419,8 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
         },
         data={"root": job.recipe.data.root, "loader": job.recipe.data.loader.name},
         scores=named,
+        about=job.about,
+        seen=seen_in_training(images),
         versions={"domainseg": __version__, **{name: version(name) for name in PACKAGES}},
     )
     path = job.out / MODEL

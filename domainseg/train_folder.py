@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from domainseg.model_plane import ModelPlane, median_diameter, model_plane, obje
 from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.heads.head import Truth
 from domainseg.models.heads.panoptic import PanopticHead
+from domainseg.outside import looks_of
 from domainseg.recipe import Recipe, load_recipe, with_overrides
 from domainseg.records import Array, Sample
 from domainseg.run_folder import difference
@@ -27,7 +29,7 @@ from domainseg.training.size_weights import size_weights
 MODEL = "model.safetensors"
 RESOLVED = "recipe.yaml"
 IMAGES = "images.sha256"
-FREE = frozenset({"data.root", "train.workers", "evaluate", "report"})
+FREE = frozenset({"data.root", "train.workers", "evaluate", "report", "about"})
 """What a resumed training may be told otherwise: none of it changes its weights."""
 
 
@@ -143,7 +145,8 @@ def prepare(
             intensity=ranges.get(entry.group),
         )
         path = folder / f"{number:06d}.npy"
-        prepared.append(_prepare_one(recipe, sample, plane, path, classes=source.classes))
+        one = _prepare_one(recipe, sample, plane, path, classes=source.classes)
+        prepared.append(replace(one, looks=looks_of(recipe, plane)))
     return tuple(prepared), diameter
 
 
@@ -169,7 +172,8 @@ def _prepare_one(
         kinds = np.flatnonzero(tags).astype(np.int16)
     targets = recipe.head.targets(truth, classes=len(classes))
     if (size_px := recipe.train.equal_size_px) is not None:
-        weight = weight * size_weights(truth.labels, size_px=size_px)
+        ring_px = recipe.train.equal_size_ring_px
+        weight = weight * size_weights(truth.labels, size_px=size_px, ring_px=ring_px)
     image = plane[:, 0 : plane.shape[1], 0 : plane.shape[2]]
     sha256 = save_planes(path, image, targets, weight)
     return Prepared(

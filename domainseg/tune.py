@@ -129,7 +129,9 @@ def tune(
         "calibration_error": None if errors is None else list(errors),
     }
     target = path if out is None else Path(out)
-    save_model(target, weights, replace(card, recipe=kept_recipe.to_json(), tuned=record))
+    save_model(
+        target, weights, replace(card, tested={}, recipe=kept_recipe.to_json(), tuned=record)
+    )
     kept = recipe.head.learns_labels or keeps(chosen.after, aim)
     return Tuned(target, aim, chosen.rules, chosen.before, chosen.after, kept, fitted, errors)
 

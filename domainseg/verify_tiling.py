@@ -16,6 +16,7 @@ from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import image_sha256, open_image
 from domainseg.model_plane import ModelPlane, model_plane
 from domainseg.models.model_file import model_sha256
+from domainseg.outside import at_diameter
 from domainseg.records import Sample
 from domainseg.segmenter import open_segmenter
 from domainseg.tiling.grid import Lattice
@@ -162,7 +163,7 @@ def verify_tiling(
         UsageError: a core that the network or the image does not allow.
     """
     options = options or VerifyOptions()
-    segmenter, _ = open_segmenter(
+    segmenter, card = open_segmenter(
         Path(model),
         overrides=options.overrides,
         device=options.device,
@@ -175,7 +176,7 @@ def verify_tiling(
         if options.spacing_um is not None:
             spacing = (options.spacing_um, options.spacing_um)
         plane = model_plane(
-            segmenter.recipe,
+            at_diameter(segmenter.recipe, card, options.diameter_px),
             Sample(str(image), opened, opened.channels, spacing_um=spacing),
             diameter_px=options.diameter_px or segmenter.diameter_px,
         )

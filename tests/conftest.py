@@ -76,6 +76,7 @@ def bright_model(
         name: str = "bright.safetensors",
         classes: tuple[str, ...] = ("cell",),
         whole_window_layers: tuple[str, ...] = (),
+        seen: Mapping[str, Any] | None = None,
         **sections: Mapping[str, Any],
     ) -> Path:
         recipe = recipe_from_json(recipe_values(**sections), where="test")
@@ -93,6 +94,7 @@ def bright_model(
             data={},
             scores={"val_mean_ap": 0.5},
             versions={},
+            seen=seen or {},
         )
         path = tmp_path / name
         save_model(path, network.state_dict(), card)

@@ -41,6 +41,19 @@ def test_an_object_weighs_as_a_whole_where_a_patch_cuts_it() -> None:
     assert len(np.unique(size_weights(labels, size_px=20)[labels == 2])) == 1
 
 
+def test_background_around_an_object_weighs_as_the_nearest_one_does() -> None:
+    labels = np.zeros((30, 40), np.int32)
+    labels[10:14, 5:9] = 1
+    labels[8:20, 20:32] = 2
+    weights = size_weights(labels, size_px=8, ring_px=3)
+    alone = size_weights(labels, size_px=8)
+    assert weights[12, 11] == alone[12, 8]
+    assert weights[12, 12] == 1
+    assert weights[6, 25] == weights[10, 25] == alone[10, 25]
+    assert (weights[labels > 0] == alone[labels > 0]).all()
+    assert (size_weights(np.zeros((4, 4), np.int32), size_px=8, ring_px=3) == 1).all()
+
+
 def test_labels_may_have_gaps_and_an_image_may_be_empty() -> None:
     labels = labels_of(5, 5)
     labels[labels == 1] = 40

@@ -11,7 +11,16 @@ import typer
 
 from domainseg import __version__
 from domainseg.cli import data, defects, klarf, looking, reporting, scoring, tiles, tuning
-from domainseg.cli.options import Device, DiameterPx, Precision, Select, SpacingUm, selection
+from domainseg.cli.options import (
+    AUTO,
+    Device,
+    DiameterOrAuto,
+    Precision,
+    Select,
+    SpacingUm,
+    diameter_of,
+    selection,
+)
 from domainseg.cli.screen import Meter, RunMeter, fail, say, warn
 from domainseg.errors import DomainsegError, InputError, UsageError, sentence
 
@@ -154,10 +163,14 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
-    out: Out,
+    model: Annotated[
+        Path, typer.Argument(help="A model file, or the name of one that ships, as nuclei.")
+    ],
     images: Annotated[
         list[str] | None, typer.Argument(help="Images, folders of images, or URLs.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the results [MODEL-results].")
     ] = None,
     data_root: Annotated[
         Path | None,
@@ -168,7 +181,7 @@ def predict(
     ] = None,
     select: Select = None,
     spacing_um: SpacingUm = None,
-    diameter_px: DiameterPx = None,
+    diameter_px: DiameterOrAuto = None,
     roi: Annotated[Path | None, typer.Option(help="GeoJSON of the regions to look at.")] = None,
     tissue: Annotated[
         bool | None, typer.Option(help="Look only where a stained slide holds tissue.")
@@ -195,7 +208,8 @@ def predict(
         overrides=(*(change or ()), *looking),
         select=selection(select),
         spacing_um=spacing_um,
-        diameter_px=diameter_px,
+        diameter_px=diameter_of(diameter_px),
+        estimate_diameter=diameter_px == AUTO,
         roi=roi,
         skip_bad_tiles=skip_bad_tiles,
         max_memory_mb=None if max_memory is None else 1000 * max_memory,
@@ -214,6 +228,10 @@ def predict(
                 fix="give images, or --data FOLDER",
             )
         )
+    if out is None:
+        # Of a training the folder has the name.
+        stem = model.parent.name if model.stem == "model" and model.parent.name else model.stem
+        out = Path(f"{stem}-results")
     if data_root is not None:
         _predict_data(model, data_root, out, options)
         return
@@ -274,14 +292,11 @@ reporting.add_to(app)
 
 
 @app.command()
-def demo(
-    out: Out = Path("runs/demo"),
-    minutes: Annotated[float, typer.Option(help="Time to train.")] = 3.0,
-) -> None:
-    """Made-up micrographs, a model trained on the spot, split cells, a page."""
+def demo(out: Out = Path("runs/demo")) -> None:
+    """Nuclei of a made-up slide and of real tissue, defects of a made-up wafer; a page each."""
     from domainseg.cli.demonstration import demonstrate
 
-    demonstrate(out, minutes=minutes)
+    demonstrate(out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from domainseg.cli.screen import say
+from domainseg.cli.screen import say, show_table
+from domainseg.errors import UsageError, sentence
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,8 +18,18 @@ def add_to(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def list_parts() -> None:
+def list_parts(
+    what: Annotated[
+        str | None, typer.Argument(help="models: what is known of each one that ships.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Argument(help="One of these, or a model file, alone.")
+    ] = None,
+) -> None:
     """List recipes, models that ship, example rules, data cards and the parts of recipes."""
+    if what is not None:
+        _list_models(what, model)
+        return
     from domainseg import catalog
     from domainseg.loaders.cards import list_cards
     from domainseg.shipped import shipped, shipped_models
@@ -34,6 +45,25 @@ def list_parts() -> None:
     ]
     for name, parts in rows:
         say(f"{name:<12}{parts}")
+
+
+def _list_models(what: str, model: Path | None) -> None:
+    from domainseg.about import portrait
+    from domainseg.shipped import shipped_models
+
+    if what != "models":
+        raise UsageError(
+            sentence("list", found=f"'{what}'", wanted="models, or nothing", fix="write models")
+        )
+    for number, path in enumerate(list(shipped_models().values()) if model is None else [model]):
+        if number:
+            say("")
+        shown = portrait(path)
+        say(shown.name)
+        for name, value in shown.facts:
+            say(f"  {name:<10}{value}")
+        for table in shown.tables:
+            show_table(*table)
 
 
 def init(

@@ -15,6 +15,30 @@ Select = Annotated[list[str] | None, typer.Option(help="How to read a stack, as 
 SpacingUm = Annotated[float | None, typer.Option(help="Pixel size of the images.")]
 DiameterPx = Annotated[float | None, typer.Option(help="Median object diameter.")]
 
+DiameterOrAuto = Annotated[
+    str | None,
+    typer.Option(metavar="PX", help="Median object diameter, or auto: measured on each image."),
+]
+AUTO = "auto"
+
+
+def diameter_of(text: str | None) -> float | None:
+    """Return the number of px that was given, None for nothing and for ``auto``.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if text is None or text == AUTO:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(
+            sentence(
+                "--diameter-px", found=f"'{text}'", wanted="a number or auto", fix="correct it"
+            )
+        ) from None
+
 
 def selection(pairs: Sequence[str] | None) -> dict[str, object] | None:
     """Return ``z=max t=0 channel=DAPI,GFP`` as a selection; whole numbers are indices.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from domainseg.cli.options import Device, Precision
+from domainseg.cli.options import AUTO, Device, DiameterOrAuto, Precision, diameter_of
 from domainseg.cli.screen import Meter, say, show_table
 from domainseg.errors import UsageError, sentence
 
@@ -44,13 +44,14 @@ def evaluate(
     kinds: Annotated[
         Path | None, typer.Option(help="CSV with columns image and kind, for --labels.")
     ] = None,
-    diameter_px: Annotated[
-        float | None, typer.Option(help="Median object diameter [the training's].")
-    ] = None,
+    diameter_px: DiameterOrAuto = None,
     true_diameter: Annotated[
         bool, typer.Option("--true-diameter", help="That of each image's annotated objects.")
     ] = False,
     restart: Annotated[bool, typer.Option(help="Replace results of other settings.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the scores in the model's card.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write every figure here.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -71,16 +72,27 @@ def evaluate(
     idle: dict[str, object] = {"--kinds": kinds}
     if labels is not None:
         diameters = {"--diameter-px": diameter_px, "--true-diameter": true_diameter or None}
-        idle = {"-o": out, "--set": change, "--split": split, **diameters}
+        idle = {"-o": out, "--set": change, "--split": split, "--keep": keep or None, **diameters}
     asked = [name for name, value in idle.items() if value is not None]
     _refuse_idle(asked, "with a model" if labels is None else "with --labels")
+    if keep:
+        changed: dict[str, object] = {
+            "-o": out,
+            "--set": change,
+            "--split": split,
+            "--diameter-px": diameter_px,
+            "--true-diameter": true_diameter or None,
+        }
+        others = [name for name, value in changed.items() if value is not None]
+        _refuse_idle(others, "with --keep, which keeps the scores of the model as it is")
     if labels is not None:
         found = evaluate_labels(*labels, kinds=kinds)
     else:
         assert model is not None
         options = RunOptions(
             overrides=tuple(change or ()),
-            diameter_px=diameter_px,
+            diameter_px=diameter_of(diameter_px),
+            estimate_diameter=diameter_px == AUTO,
             restart=restart,
             device=device,
             precision=precision,
@@ -89,6 +101,10 @@ def evaluate(
             model, data_root, out=out, part=split, true_diameter=true_diameter, options=options
         )
     _show(found)
+    if keep and model is not None:
+        from domainseg.about import keep_tested
+
+        keep_tested(model, found)
     if json is not None:
         write_evaluation(found, json)
         say(str(json))

@@ -20,8 +20,10 @@ from domainseg.atomic import atomic_path
 from domainseg.errors import MissingInputError, ModelFileError, sentence
 from domainseg.shipped import shipped_models
 
-SCHEMA = 2
-"""Of the card; 1 had no ``tuned``, and is still read."""
+SCHEMA = 3
+"""Of the card; 1 had no ``tuned``, and 2 neither ``about``, ``seen`` nor ``tested``; both are
+still read."""
+_ADDED = {1: ("tuned", "about", "seen", "tested"), 2: ("about", "seen", "tested")}
 _KEY = "domainseg"
 
 
@@ -44,6 +46,10 @@ class ModelCard:
         versions: of the packages it was trained with.
         tuned: how the rules of decoding were chosen: aim, part, what they find before and
             after, calibration of the scores; empty where they are the recipe's own.
+        about: title, data sets with licence and citation, licence of the weights, limits.
+        seen: how the training images look and how large their objects are; empty where that
+            was not measured.
+        tested: what `evaluate` found on held-out data: part, images, tables.
     """
 
     recipe: Mapping[str, Any]
@@ -59,6 +65,9 @@ class ModelCard:
     scores: Mapping[str, float]
     versions: Mapping[str, str]
     tuned: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    tested: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
@@ -151,8 +160,9 @@ def _card(path: Path, metadata: Mapping[str, str]) -> ModelCard:
         )
     values = json.loads(metadata[_KEY])
     wanted = {"schema", *(f.name for f in fields(ModelCard))}
-    if isinstance(values, dict) and values.get("schema") == 1 and "tuned" not in values:
-        values |= {"schema": SCHEMA, "tuned": {}}
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if isinstance(schema, int) and (added := _ADDED.get(schema)):
+        values |= {"schema": SCHEMA, **{name: {} for name in added if name not in values}}
     if not isinstance(values, dict) or set(values) != wanted or values.pop("schema") != SCHEMA:
         raise ModelFileError(
             sentence(

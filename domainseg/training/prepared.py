@@ -34,6 +34,7 @@ class Prepared:
         sides_px: int64 ``(N,)``, the longer side of each object's box.
         kind: stratum of the image, or None.
         sha256: of the planes.
+        looks: how the image looks (`images.appearance`), None where that is not asked.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Prepared:
     sides_px: NDArray[np.int64]
     kind: str | None
     sha256: str
+    looks: NDArray[np.float64] | None = None
 
     def planes(self) -> NDArray[np.float16] | NDArray[np.float32]:
         """Return the array of the file, mapped into memory, not read."""

@@ -7,7 +7,8 @@ Size Inequality in 3D Medical Image Segmentation) shows them from the first step
 moves outlines, as pixels inside weigh otherwise than those outside; so the weights of large
 objects fade to 1, and the last steps see them as the plain loss does, whose probabilities are
 unbiased. Those of small ones fade to their square root: a spot of a few pixels has an outline
-that noise decides anyway, and is to be found first of all.
+that noise decides anyway, and is to be found first of all. Where outlines matter a ring of
+background around each object weighs as the object does: then neither side is favoured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 LEAST, MOST = 0.2, 8.0
@@ -25,15 +27,21 @@ SMALL_POWER = 0.5
 """Power of the weights of small objects then; that of large ones is 0."""
 
 
-def size_weights(labels: NDArray[np.int32], *, size_px: float) -> NDArray[np.float32]:
+def size_weights(
+    labels: NDArray[np.int32], *, size_px: float, ring_px: float = 0.0
+) -> NDArray[np.float32]:
     """Return the weight of each pixel at the start, float32 ``(H, W)``: 1 on background.
 
     A pixel of an object weighs the area of a disc of diameter ``size_px`` over the object's
-    own, within `LEAST` and `MOST`. ``labels`` are integers from 0, 0 is background.
+    own, within `LEAST` and `MOST`. Background within ``ring_px`` of an object weighs what the
+    nearest one does. ``labels`` are integers from 0, 0 is background.
     """
     areas = np.bincount(labels.ravel())
     weights = np.clip(np.pi / 4 * size_px**2 / np.maximum(areas, 1), LEAST, MOST)
     weights[0] = 1.0
+    if ring_px > 0 and labels.any():
+        away, nearest = distance_transform_edt(labels == 0, return_indices=True)
+        labels = np.where(away <= ring_px, labels[tuple(nearest)], 0)
     return weights.astype(np.float32)[labels]
 
 

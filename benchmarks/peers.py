@@ -1,0 +1,328 @@
+"""Other tools on the same images, the same machine and the same budget, in two tables.
+
+    python benchmarks/peers.py DATA OUT [--minutes 30] [--only stardist cellpose ...]
+        [--ours NAME=MODEL ...]
+
+DATA is laid out as recipes/nuclei-unet.yaml wants it. Each peer is trained from scratch on the part
+``train``, for as many minutes, and judged on ``test``; StarDist and Cellpose in environments of
+their own below OUT, which are made where they are not there (StarDist 0.9.2 with tensorflow-cpu
+2.21, Cellpose 3.1.1). ``nuclei-unet 30 min`` is that recipe in as many minutes, and beside it stand
+whatever models are named, by default the one that ships. What is done is kept in OUT, and done
+again where minutes, images, script or model are others.
+
+AP is TP / (TP + FP + FN), the mean over images, as are PQ and AJI here; the second table holds the
+first of ours less each other method, with the paired bootstrap 95 % interval over images. Seconds
+a Mpx are those of the test images, one by one, from pixels to labels, after one to warm up; memory
+is the peak of the process at that. The size of an installation is that of the packages that the
+tool asks for, and those that these ask for, on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from domainseg.instances.evaluation import Evaluation, LabelPair, evaluate_pairs
+from domainseg.instances.matching import THRESHOLDS, Metrics
+from domainseg.models.model_file import find_model, model_sha256, read_card
+from domainseg.quality.bootstrap import mean_interval
+from domainseg.train import train
+
+TOOLS = Path(__file__).resolve().parent / "peer_tools"
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A tool, and how it is run.
+
+    Attributes:
+        name: in the table.
+        script: in ``peer_tools/``, with its leading arguments.
+        tools: packages that a user of it installs.
+        packages: of an environment of its own, with their versions; none runs in this one.
+    """
+
+    name: str
+    script: tuple[str, ...]
+    tools: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+
+
+PEERS = {
+    "otsu": Peer("Otsu + watershed", ("otsu_peer.py",), ("scikit-image",)),
+    "smp": Peer(
+        "smp U-Net, thresholded",
+        ("torch_peer.py", "smp"),
+        ("segmentation-models-pytorch", "albumentations", "scikit-image"),
+    ),
+    "monai": Peer(
+        "MONAI U-Net, thresholded",
+        ("torch_peer.py", "monai"),
+        ("monai", "albumentations", "scikit-image"),
+    ),
+    "stardist": Peer(
+        "StarDist 0.9.2",
+        ("stardist_peer.py",),
+        ("stardist", "tensorflow-cpu"),
+        ("stardist==0.9.2", "tensorflow-cpu==2.21"),
+    ),
+    "cellpose": Peer("Cellpose 3.1.1", ("cellpose_peer.py",), ("cellpose",), ("cellpose==3.1.1",)),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one method reached and cost."""
+
+    name: str
+    found: Evaluation
+    told: Mapping[str, Any]
+
+
+def python_of(peer: Peer, key: str, out: Path) -> Path:
+    """Return the interpreter of a peer; its environment is made where it is not there."""
+    if not peer.packages:
+        return Path(sys.executable)
+    folder = out / "envs" / key
+    python = folder / "bin" / "python"
+    if not (folder / ".done").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *peer.packages], check=True)
+        (folder / ".done").touch()
+    return python
+
+
+INSTALLED = """
+import json, re, sys
+from importlib.metadata import PackageNotFoundError, distribution
+from packaging.requirements import Requirement
+waiting, seen, size = list(sys.argv[1:]), set(), 0
+while waiting:
+    name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+    if name in seen:
+        continue
+    seen.add(name)
+    try:
+        found = distribution(name)
+    except PackageNotFoundError:
+        continue
+    for file in found.files or ():
+        at = file.locate()
+        size += at.lstat().st_size if at.is_file() else 0
+    for text in found.requires or ():
+        asked = Requirement(text)
+        if asked.marker is None or asked.marker.evaluate({"extra": ""}):
+            waiting.append(asked.name)
+print(size / 1e6)
+"""
+"""A program that adds up the files of packages and of all that they ask for."""
+
+
+def installed_mb(python: Path, names: Sequence[str]) -> float:
+    """Return the size of packages, and of those that they ask for, on disk, MB."""
+    told = subprocess.run(
+        [str(python), "-c", INSTALLED, *names], check=True, capture_output=True, text=True
+    )
+    return float(told.stdout)
+
+
+def key_of(folder: Path, *parts: object) -> bool:
+    """Return whether a folder was filled with the same parts; note them where not."""
+    digest = hashlib.sha256("\n".join(str(part) for part in parts).encode()).hexdigest()
+    path = folder / "key.txt"
+    if path.exists() and path.read_text() == digest:
+        return True
+    for old in ("train.json", "told.json"):
+        (folder / old).unlink(missing_ok=True)
+    path.write_text(digest)
+    return False
+
+
+def peak_of(command: Sequence[str], log: Path) -> float:
+    """Run a command, its output into a file; return the peak memory of its processes, MB."""
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=TOOLS)
+        peak = 0
+        while process.poll() is None:
+            try:
+                main = psutil.Process(process.pid)
+                every = [main, *main.children(recursive=True)]
+                peak = max(peak, sum(one.memory_info().rss for one in every))
+            except psutil.Error:
+                pass
+            time.sleep(0.05)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed; see {log}")
+    return peak / MB
+
+
+def test_images(data: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and kind of the test images."""
+    with (data / "index.csv").open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            if line["split"] == "test":
+                yield line["image"], line["kind"]
+
+
+def scored(data: Path, labels: Path) -> Evaluation:
+    """Return the scores of ``labels/NAME.npy``."""
+
+    def pairs() -> Iterator[LabelPair]:
+        for name, kind in test_images(data):
+            truth: NDArray[np.int32] = np.asarray(
+                PillowImage.open(data / "labels" / f"{name}.png")
+            ).astype(np.int32)
+            yield LabelPair(name, truth, np.load(labels / f"{name}.npy"), kind=kind)
+
+    return evaluate_pairs(pairs(), rng=np.random.default_rng(0))
+
+
+def run(key: str, peer: Peer, data: Path, out: Path, minutes: float) -> Result:
+    """Train a peer and let it label the test images, as far as that is not done."""
+    folder = out / key
+    folder.mkdir(parents=True, exist_ok=True)
+    script = (TOOLS / peer.script[0]).read_text() + (TOOLS / "shared.py").read_text()
+    key_of(folder, minutes, (data / "index.csv").read_text(), script, peer.packages)
+    python = python_of(peer, key, out)
+    command = [str(python), *peer.script]
+    if not (folder / "train.json").exists():
+        peak_of([*command, "train", str(data), str(folder), str(minutes)], folder / "train.log")
+    told = json.loads((folder / "train.json").read_text())
+    return labelled(peer.name, command, peer.tools, data, folder, told)
+
+
+def ours(name: str, model: Path, data: Path, out: Path) -> Result:
+    """Return what a model of ours reaches, through the same steps as a peer."""
+    folder = out / f"ours-{name.replace(' ', '-')}"
+    folder.mkdir(parents=True, exist_ok=True)
+    key_of(folder, (data / "index.csv").read_text(), model_sha256(model))
+    (folder / "model.txt").write_text(str(model))
+    told = {"minutes": read_card(model).training["minutes"]}
+    command = [sys.executable, "ours_peer.py"]
+    return labelled(f"domainseg, {name}", command, ("domainseg",), data, folder, told)
+
+
+def ours_in(minutes: float, data: Path, out: Path) -> Path:
+    """Train the recipe `nuclei-unet` for as many minutes as a peer, as far as that is not done."""
+    folder = out / f"nuclei-{minutes:g}"
+    if not (folder / "model.safetensors").exists():
+        planned = (f"data.root={data}", "train.max_steps=null", f"train.max_minutes={minutes}")
+        train("nuclei-unet", folder, overrides=planned, resume=folder.exists())
+    return folder / "model.safetensors"
+
+
+def labelled(
+    name: str,
+    command: Sequence[str],
+    tools: Sequence[str],
+    data: Path,
+    folder: Path,
+    told: Mapping[str, Any],
+) -> Result:
+    """Let a method label the test images, as far as that is not done, and score it."""
+    if not (folder / "told.json").exists():
+        peak = peak_of([*command, "predict", str(data), str(folder)], folder / "predict.log")
+        made = {
+            **told,
+            **json.loads((folder / "predict.json").read_text()),
+            "peak_mb": peak,
+            "installed_mb": installed_mb(Path(command[0]), tools),
+        }
+        (folder / "told.json").write_text(json.dumps(made))
+    found = scored(data, folder / "labels")
+    return Result(name, found, json.loads((folder / "told.json").read_text()))
+
+
+def gain(one: Result, other: Result, kind: str | None, of: Callable[[Metrics], float]) -> str:
+    """Return by how much one is better than another in the mean over images, and the interval."""
+    values = [
+        {row.id: of(row.metrics) for row in each.found.images if kind in (None, row.kind)}
+        for each in (one, other)
+    ]
+    differences = np.array([values[0][name] - values[1][name] for name in sorted(values[0])])
+    low, high = mean_interval(differences, np.random.default_rng(0))
+    return f"{differences.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+COSTS = ("s/Mpx", "peak MB", "training, min", "installed, MB")
+
+
+def _ap_at(at: int) -> Callable[[Metrics], float]:
+    return lambda one: float(one.ap[at])
+
+
+READINGS: dict[str, Callable[[Metrics], float]] = {
+    **{f"AP {iou:g}": _ap_at(at) for at, iou in enumerate(THRESHOLDS)},
+    "AP .5-.9": lambda one: one.mean_ap,
+    "PQ": lambda one: one.pq,
+    "AJI": lambda one: one.aji,
+}
+"""What is read of an image's scores."""
+
+
+def scores_of(result: Result, kind: str | None) -> tuple[str, ...]:
+    """Return a row of the first table: means over the images of a kind, and the costs."""
+    rows = [row.metrics for row in result.found.images if kind in (None, row.kind)]
+    told = result.told
+    return (
+        result.name,
+        *(f"{np.mean([of(one) for one in rows]):.3f}" for of in READINGS.values()),
+        f"{told['seconds_per_mpx']:.2f}",
+        f"{told['peak_mb']:.0f}",
+        f"{told['minutes']:.1f}",
+        f"{told['installed_mb']:.0f}",
+    )
+
+
+def show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for one in rows:
+        print("| " + " | ".join(one) + " |", flush=True)
+    print()
+
+
+def main() -> None:
+    """Run what is asked for and print one table for all images and one for each kind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--only", nargs="+", choices=sorted(PEERS), default=list(PEERS))
+    parser.add_argument("--ours", nargs="+", default=["nuclei=nuclei"], metavar="NAME=MODEL")
+    options = parser.parse_args()
+    data, out = options.data.resolve(), options.out.resolve()
+    named = [one.partition("=") for one in options.ours]
+    results = [ours(name, find_model(Path(model)).resolve(), data, out) for name, _, model in named]
+    quick = ours_in(options.minutes, data, out)
+    results.append(ours(f"nuclei-unet {options.minutes:g} min", quick, data, out))
+    results += [run(key, PEERS[key], data, out, options.minutes) for key in options.only]
+    best, *others = results
+    kinds = sorted({str(row.kind) for row in best.found.images})
+    for kind in (None, *kinds):
+        print(f"\n{kind or 'all'}\n")
+        show(("method", *READINGS, *COSTS), [scores_of(one, kind) for one in results])
+        rows = [
+            (one.name, *(gain(best, one, kind, of) for of in READINGS.values())) for one in others
+        ]
+        show((f"{best.name} less", *READINGS), rows)
+
+
+if __name__ == "__main__":
+    main()

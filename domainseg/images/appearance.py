@@ -1,0 +1,234 @@
+"""How an image looks, in eight numbers; whether it looks like those a model was trained on.
+
+All are of the image as a network sees it, in [0, 1]; grey is the mean of the channels:
+
+- *level*: mean of grey;
+- *spread*: standard deviation of grey;
+- *skew*: mean less median of grey, over its standard deviation: below 0 where objects are
+  darker than their surroundings;
+- *black*, *white*: share of pixels at 0, and at 1, where an intensity was cut off;
+- *colour*: mean difference between the largest and the smallest channel;
+- *noise*: standard deviation of the noise (Immerkaer, Computer Vision and Image Understanding
+  64(2), 1996);
+- *grain*: logarithm of the mean step between neighbouring pixels over that between squares of
+  4 x 4 pixels: the smaller, the smoother the image.
+
+An image is unlike a set of images where its nearest neighbour among them, each number over its
+standard deviation in the set, is further away than that of all but `ALARMS` of them from the
+rest. Nothing is learned of objects: it is about intensities, colour and sharpness only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import convolve
+from scipy.spatial import KDTree
+
+from domainseg.records import Plane
+
+FEATURES = ("level", "spread", "skew", "black", "white", "colour", "noise", "grain")
+"""Names of the numbers, in their order."""
+WINDOW_PX = 256
+MOST_WINDOWS = 16
+"""Of a larger image as many windows are looked at, evenly spread."""
+MOST_IMAGES = 512
+"""As many images of a set are remembered, evenly spread."""
+ALARMS = 0.02
+"""Share of a set's own images that are unlike the rest."""
+FEWEST = 20
+"""Images that a set must have for anything to be unlike it."""
+LEAST_SCALE = 0.01
+"""Of a number that hardly differs within a set, so that a trifle is no alarm."""
+LEAST_LIMIT = 0.5
+"""Of the distance, where a set's images are copies of each other."""
+_LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+_EPSILON = 1e-4
+
+Floats = NDArray[np.float64]
+
+
+def appearance(plane: Plane, inspected: Callable[[int, int], bool] | None = None) -> Floats:
+    """Return the numbers `FEATURES`, float64 ``(8,)``, of an image ``(C, H, W)`` in [0, 1].
+
+    ``inspected`` tells whether a pixel ``(y, x)`` is: windows with another in their middle are
+    left out, unless all are.
+    """
+    places = _inspected_windows(plane.shape[1:], inspected)
+    parts = [np.asarray(plane[:, rows, columns], np.float32) for rows, columns in places]
+    grey = np.concatenate([part.mean(0).ravel() for part in parts])
+    spread = float(grey.std())
+    colour = np.concatenate([np.ptp(part, axis=0).ravel() for part in parts])
+    return np.array(
+        [
+            grey.mean(),
+            spread,
+            (grey.mean() - np.median(grey)) / max(spread, _EPSILON),
+            np.mean([(part <= 0).mean() for part in parts]),
+            np.mean([(part >= 1).mean() for part in parts]),
+            colour.mean(),
+            np.mean([_noise(part.mean(0)) for part in parts]),
+            np.mean([_grain(part.mean(0)) for part in parts]),
+        ],
+        np.float64,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Unlike:
+    """Why an image is not like those of a set.
+
+    Attributes:
+        feature: the number that is furthest from that of the nearest image of the set.
+        value: of the image.
+        low, high: least and greatest of the set.
+        distance: to the nearest image, in standard deviations.
+        limit: distance from which on an image is unlike.
+    """
+
+    feature: str
+    value: float
+    low: float
+    high: float
+    distance: float
+    limit: float
+
+    def text(self) -> str:
+        """Return what is said of it, without a full stop."""
+        return (
+            f"the image looks unlike those that the model was trained on, mostly by its "
+            f"{self.feature}: {self.value:.2g}, in training {self.low:.2g} to {self.high:.2g} "
+            f"(distance {self.distance:.1f}, limit {self.limit:.1f}); look at the outlines"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How the images of a set look.
+
+    Attributes:
+        values: float64 ``(N, 8)``, a row an image.
+        scale: float64 ``(8,)``, standard deviation of each number.
+        limit: distance, in standard deviations, from which on an image is unlike these.
+    """
+
+    values: Floats
+    scale: Floats
+    limit: float
+
+    @classmethod
+    def of(cls, rows: Sequence[Floats], kinds: Sequence[str | None] = ()) -> Self | None:
+        """Return how images with these numbers look, None of fewer than `FEWEST`.
+
+        Deviations are those within a kind, where ``kinds`` names that of each image.
+        """
+        if len(rows) < FEWEST:
+            return None
+        count = min(len(rows), MOST_IMAGES)
+        chosen = [i * len(rows) // count for i in range(count)]
+        values = np.round(np.stack([rows[i] for i in chosen]), 5).astype(np.float64)
+        named = np.array([str(kinds[i]) if kinds else "" for i in chosen])
+        inner = values.astype(np.float64)
+        for kind in np.unique(named):
+            inner[named == kind] -= values[named == kind].mean(0)
+        scale = np.maximum(inner.std(0), LEAST_SCALE).astype(np.float64)
+        apart = KDTree(values / scale).query(values / scale, k=2)[0][:, 1]
+        limit = max(LEAST_LIMIT, float(np.quantile(apart, 1 - ALARMS)))
+        return cls(values, scale, limit)
+
+    def unlike(self, numbers: Floats) -> Unlike | None:
+        """Return why an image with these ``(8,)`` numbers is unlike the set; None where it is not.
+
+        A number that is not finite is as far away as can be.
+        """
+        numbers = np.nan_to_num(numbers, nan=1e6, posinf=1e6, neginf=-1e6)
+        distance, nearest = KDTree(self.values / self.scale).query(numbers / self.scale)
+        if distance <= self.limit:
+            return None
+        off = np.abs(numbers - self.values[nearest]) / self.scale
+        at = int(off.argmax())
+        column = self.values[:, at]
+        return Unlike(
+            FEATURES[at],
+            float(numbers[at]),
+            float(column.min()),
+            float(column.max()),
+            float(distance),
+            self.limit,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the set as plain values."""
+        return {
+            "features": list(FEATURES),
+            "values": self.values.tolist(),
+            "scale": self.scale.tolist(),
+            "limit": self.limit,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self | None:
+        """Return the set of `to_json`, None where other numbers were measured."""
+        if tuple(values.get("features", ())) != FEATURES:
+            return None
+        return cls(np.array(values["values"]), np.array(values["scale"]), float(values["limit"]))
+
+
+def spread_windows(
+    shape: Sequence[int], *, most: int, side: int = WINDOW_PX
+) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of at most so many windows, evenly spread over ``(H, W)``.
+
+    They are ``side`` px wide, each amid its share of the image, and all of the image where it is
+    small; ``most`` is a square.
+    """
+    spans = []
+    for size in shape:
+        count = min(math.isqrt(most), -(-size // side))
+        middles = [size * (2 * i + 1) // (2 * count) for i in range(count)]
+        starts = [min(max(0, middle - side // 2), max(0, size - side)) for middle in middles]
+        spans.append([slice(at, min(size, at + side)) for at in starts])
+    yield from product(*spans)
+
+
+def _inspected_windows(
+    shape: Sequence[int], inspected: Callable[[int, int], bool] | None
+) -> list[tuple[slice, slice]]:
+    """Return the windows to look at: of many candidates evenly chosen ones that are inspected."""
+    plain = list(spread_windows(shape, most=MOST_WINDOWS))
+    if inspected is None:
+        return plain
+    finer = spread_windows(shape, most=16 * MOST_WINDOWS)
+    found = [
+        (rows, columns)
+        for rows, columns in finer
+        if inspected((rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2)
+    ]
+    count = min(len(found), MOST_WINDOWS)
+    return [found[i * len(found) // count] for i in range(count)] or plain
+
+
+def _noise(grey: NDArray[np.float32]) -> float:
+    if min(grey.shape) < 3:
+        return 0.0
+    made = np.abs(convolve(grey, _LAPLACIAN, mode="nearest")[1:-1, 1:-1])
+    return float(np.sqrt(np.pi / 2) / 6 * made.mean())
+
+
+def _grain(grey: NDArray[np.float32]) -> float:
+    height, width = (size // 4 * 4 for size in grey.shape)
+    if min(height, width) < 8:
+        return 0.0
+    coarse = grey[:height, :width].reshape(height // 4, 4, width // 4, 4).mean((1, 3))
+    return float(np.log((_step(grey) + _EPSILON) / (_step(coarse) + _EPSILON)))
+
+
+def _step(grey: NDArray[np.float32]) -> float:
+    """Return the mean difference between neighbours."""
+    return float((np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()) / 2)

@@ -1,0 +1,164 @@
+"""What is said of images and objects that are unlike those of the training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from domainseg.images.appearance import FEATURES, Looks, appearance
+from domainseg.outside import seen_in_training
+from domainseg.predict import predict
+from domainseg.redecode import decode_run
+from domainseg.report.run_folder import image_folders, read_image
+from domainseg.training.prepared import Prepared
+
+Draw = Callable[..., NDArray[np.int32]]
+Write = Callable[..., Path]
+FIXED = {"normalise": {"scope": "fixed", "fixed_low": 0.0, "fixed_high": 255.0}}
+
+
+def picture(discs: Draw, seed: int, *, radius: float = 5.0) -> NDArray[np.uint8]:
+    """Return nine bright discs on a dark ground with noise."""
+    rng = np.random.default_rng(seed)
+    places = [(30 + 40 * y, 30 + 40 * x, radius) for y in range(3) for x in range(3)]
+    plane = np.where(discs((140, 140), *places) > 0, 200.0, 30.0)
+    return np.clip(plane + rng.normal(0, 5, plane.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def seen(discs: Draw) -> dict[str, Any]:
+    """Return what a training on such pictures would keep."""
+    planes = [np.repeat(picture(discs, seed)[None] / 255, 3, axis=0) for seed in range(30)]
+    looks = Looks.of([appearance(plane.astype(np.float32)) for plane in planes])
+    assert looks is not None
+    return {"looks": looks.to_json(), "diameters_px": [8.0, 9.0, 10.0, 11.0, 12.0]}
+
+
+def run_of(model: Path, image: Path, pixels: NDArray[np.uint8], out: Path) -> dict[str, Any]:
+    tifffile.imwrite(image, pixels)
+    (run,) = predict(model, [image], out)
+    record: dict[str, Any] = json.loads((run.folder / "run.json").read_text())
+    assert list(run.warnings) == record["warnings"]
+    return record
+
+
+def test_an_image_like_the_training_is_run_without_a_word(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw
+) -> None:
+    model = bright_model(seen=seen, data=FIXED)
+    record = run_of(model, tmp_path / "a.tif", picture(discs, 100), tmp_path / "out")
+    assert record["objects"] == 9
+    told = record["training"]
+    assert (told["unlike"], told["size"]) == (None, None)
+    assert record["warnings"] == []
+    assert set(told["looks"]) == set(FEATURES)
+    assert told["median_diameter_px"] == pytest.approx(10, abs=0.5)
+
+
+def test_an_inverted_image_is_named(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw
+) -> None:
+    model = bright_model(seen=seen, data=FIXED)
+    record = run_of(model, tmp_path / "a.tif", 255 - picture(discs, 100), tmp_path / "out")
+    said = record["training"]["unlike"]
+    assert said.startswith("the image looks unlike those that the model was trained on, mostly by")
+    assert said in record["warnings"]
+    (folder,) = image_folders(tmp_path / "out")
+    assert said in read_image(folder).warnings
+
+
+@pytest.mark.parametrize(("radius", "within"), [(4.0, True), (7.0, True), (10.0, False)])
+def test_objects_of_another_size_are_named(
+    tmp_path: Path,
+    bright_model: Write,
+    seen: dict[str, Any],
+    discs: Draw,
+    radius: float,
+    within: bool,
+) -> None:
+    model = bright_model(seen={"diameters_px": seen["diameters_px"]}, data=FIXED)
+    pixels = picture(discs, 100, radius=radius)
+    record = run_of(model, tmp_path / "a.tif", pixels, tmp_path / "out")
+    sizes = [said for said in record["warnings"] if "px across in the median" in said]
+    assert len(sizes) == (0 if within else 1)
+    if not within:
+        assert "those of its training images 8 to 12 px; --diameter-px auto scales" in sizes[0]
+
+
+def test_sizes_are_those_the_network_sees(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw
+) -> None:
+    model = bright_model(
+        seen={"diameters_px": seen["diameters_px"]}, data={**FIXED, "spacing_um": 1.0}
+    )
+    tifffile.imwrite(tmp_path / "a.tif", picture(discs, 100, radius=10.0))
+    from domainseg.runs import RunOptions
+
+    (run,) = predict(
+        model, [tmp_path / "a.tif"], tmp_path / "out", options=RunOptions(spacing_um=0.5)
+    )
+    assert run.warnings == ()
+
+
+def test_a_model_that_knows_nothing_of_its_training_says_nothing(
+    tmp_path: Path, bright_model: Write, discs: Draw
+) -> None:
+    record = run_of(
+        bright_model(data=FIXED), tmp_path / "a.tif", 255 - picture(discs, 1), tmp_path / "out"
+    )
+    assert record["training"]["unlike"] is None
+
+
+def test_a_decode_asks_again_for_the_sizes(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw
+) -> None:
+    model = bright_model(seen=seen, data=FIXED)
+    pixels = picture(discs, 100, radius=10.0)
+    y, x = np.mgrid[4:140:12, 6:140:44]
+    pixels[y.ravel(), x.ravel()] = 250
+    record = run_of(model, tmp_path / "a.tif", pixels, tmp_path / "out")
+    assert record["training"]["median_diameter_px"] < 2
+    unlike = record["training"]["unlike"]
+    again = decode_run(tmp_path / "out" / "a", ["instances.min_area_px=20"])
+    record = json.loads((again.folder / "run.json").read_text())
+    assert record["training"]["median_diameter_px"] == pytest.approx(20, abs=0.5)
+    assert record["training"]["unlike"] == unlike
+    assert record["warnings"] == list(again.warnings)
+    assert sum("px across in the median" in said for said in again.warnings) == 1
+
+
+def test_only_what_is_inspected_is_looked_at(discs: Draw) -> None:
+    plane = np.zeros((3, 900, 900), np.float32)
+    plane[:, :450] = 0.5
+    assert appearance(plane, lambda y, _x: y < 400)[0] > 0.45
+    assert appearance(plane, lambda y, _x: y > 600)[0] == 0
+    everywhere = appearance(plane, lambda _y, _x: False)
+    assert np.array_equal(everywhere, appearance(plane))
+
+
+def prepared(looks: NDArray[np.float64] | None, *areas: int) -> Prepared:
+    none = np.zeros(0, np.int64)
+    sizes = np.array(areas, np.int64)
+    return Prepared(Path(), 3, (9, 9), none, none.astype(np.int16), sizes, none, None, "", looks)
+
+
+def test_sizes_of_a_training_are_medians_of_images() -> None:
+    images = [prepared(None, *[round(np.pi / 4 * d * d)] * 3, 10**6) for d in range(10, 51)]
+    low, *_, high = seen_in_training(images)["diameters_px"]
+    assert low == pytest.approx(10.2, abs=0.2)
+    assert high == pytest.approx(49.8, abs=0.2)
+    assert "looks" not in seen_in_training(images)
+
+
+def test_images_without_objects_have_looks_and_no_size() -> None:
+    rows = np.random.default_rng(0).random((25, len(FEATURES)))
+    seen = seen_in_training([prepared(row) for row in rows])
+    assert "diameters_px" not in seen
+    assert len(seen["looks"]["values"]) == 25
