@@ -125,11 +125,12 @@ def forward_alone(model: str, path: str, change: list[str], device: str) -> dict
         # All are read and in [0, 1] before the clock starts: nothing but the network is timed.
         stacks = [stack_windows(plane, group, segmenter.lattice) for group in groups]
     seconds, windows, pixels = 0.0, 0, 0
-    for number, stack in enumerate([*stacks[:WARM], *stacks]):
+    warm = stacks[:WARM]
+    for number, stack in enumerate([*warm, *stacks]):
         begun = time.monotonic()
         made = segmenter.make_maps(stack)
         made.foreground.cpu()
-        if number >= WARM:
+        if number >= len(warm):
             seconds += time.monotonic() - begun
             windows += len(stack)
             pixels += stack.shape[0] * stack.shape[2] * stack.shape[3]

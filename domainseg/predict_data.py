@@ -16,11 +16,13 @@ import polars as pl
 from domainseg.atomic import atomic_path, make_folder
 from domainseg.errors import OutputError, UsageError, sentence
 from domainseg.images.channels import DIE_FAILS, DIE_MAP, as_channels
+from domainseg.images.normalise import Range
 from domainseg.instances.export import write_coco
 from domainseg.instances.image_labels import NONE
 from domainseg.instances.measure import measure
 from domainseg.instances.planes import union
-from domainseg.model_plane import group_ranges
+from domainseg.model_plane import group_ranges, model_plane
+from domainseg.outside import Outside
 from domainseg.records import Entry, Instances, Sample
 from domainseg.runs import Model, RunOptions, model_at, open_model
 from domainseg.segmenter import segment
@@ -156,9 +158,20 @@ def _objects(
             intensity=ranges.get(entry.group),
         ).instances()
         found.tables.append(_measured(model, sample, objects))
-        found.images.append(_row(model.segmenter.classes, sample, objects))
+        row = _row(model.segmenter.classes, sample, objects)
+        if "looks" in model.card.seen:
+            row["unlike_training"] = _unlike(model, sample, options, ranges.get(entry.group))
+        found.images.append(row)
         yield sample.id, objects
     tell(len(entries), len(entries), "")
+
+
+def _unlike(model: Model, sample: Sample, options: RunOptions, group: Range | None) -> str | None:
+    """Return what is said of an image that looks unlike those of the training, else None."""
+    recipe = model.segmenter.recipe
+    diameter = options.diameter_px or model.segmenter.diameter_px
+    plane = model_plane(recipe, sample, diameter_px=diameter, intensity=group)
+    return Outside.of(model.card, recipe, plane, None).unlike
 
 
 def _measured(model: Model, sample: Sample, objects: Instances) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import tifffile
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from domainseg.images.appearance import FEATURES, Looks, appearance
 from domainseg.outside import seen_in_training
 from domainseg.predict import predict
+from domainseg.predict_data import predict_data
 from domainseg.redecode import decode_run
 from domainseg.report.run_folder import image_folders, read_image
 from domainseg.training.prepared import Prepared
@@ -141,6 +143,28 @@ def test_only_what_is_inspected_is_looked_at(discs: Draw) -> None:
     assert appearance(plane, lambda y, _x: y > 600)[0] == 0
     everywhere = appearance(plane, lambda _y, _x: False)
     assert np.array_equal(everywhere, appearance(plane))
+
+
+def test_a_data_set_names_its_images_that_are_unlike(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw
+) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "data" / "labels").mkdir()
+    for name, pixels in (("a", picture(discs, 100)), ("b", 255 - picture(discs, 100))):
+        tifffile.imwrite(tmp_path / "data" / "images" / f"{name}.tif", pixels)
+        tifffile.imwrite(
+            tmp_path / "data" / "labels" / f"{name}.tif", np.ones((140, 140), np.uint8)
+        )
+    data = {
+        **FIXED,
+        "loader": {"name": "mask_folder"},
+        "split": {"by": "hash", "val": 0.0, "test": 0.0},
+    }
+    made = predict_data(bright_model(seen=seen, data=data), tmp_path / "data", tmp_path / "out")
+    images = pl.read_csv(made.folder / "images.csv")
+    first, second = images.sort("image")["unlike_training"].to_list()
+    assert first is None
+    assert second.startswith("the image looks unlike")
 
 
 def prepared(looks: NDArray[np.float64] | None, *areas: int) -> Prepared:
