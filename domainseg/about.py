@@ -53,13 +53,16 @@ def keep_tested(model: Path, found: Evaluation) -> None:
     path = find_model(model)
     card, weights = read_model(path)
     part = str(card.recipe["evaluate"]["part"])
-    if path in shipped_models().values() or part in ("train", "all"):
+    found_in = None
+    if path in shipped_models().values():
+        found_in = f"the part {part} of a model that ships"
+    elif part in ("train", "all"):
+        found_in = f"the part {part}, which the model learned from"
+    if found_in is not None:
         raise UsageError(
             sentence(
                 "--keep",
-                found=f"scores of the part {part} of a model that ships"
-                if path in shipped_models().values()
-                else f"scores of the part {part}, which the model learned from",
+                found=f"scores of {found_in}",
                 wanted="those of held-out data, for a model of yours",
                 fix="drop --keep",
             )

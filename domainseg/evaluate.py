@@ -302,10 +302,16 @@ class _Scoring:
         """
         if self.options.estimate_diameter and not self.true_diameter:
             diameter = estimate_diameter(self.model, sample, intensity=self.ranges.get(entry.group))
-            told = replace(self.options, diameter_px=diameter, estimate_diameter=False)
             model = model_at(self.model, diameter)
-            return replace(self, model=model, options=told).seen(sample, entry)
+            return replace(self, model=model).looked_at(sample, entry, diameter, "estimate")
         diameter = object_diameter(sample) if self.true_diameter else self.options.diameter_px
+        given = "truth" if self.true_diameter else "option"
+        return self.looked_at(sample, entry, diameter, "training" if diameter is None else given)
+
+    def looked_at(
+        self, sample: Sample, entry: Entry, diameter: float | None, diameter_from: str
+    ) -> _Seen:
+        """Return what the model sees at a median diameter of the objects, px, as `seen`."""
         group = self.ranges.get(entry.group)
         plain = self.plain and sample.truth is not None
         if self.out is None:
@@ -328,9 +334,8 @@ class _Scoring:
             group=group,
             area=area,
         )
-        if self.model.segmenter.recipe.data.diameter_px is not None:
-            given = "truth" if self.true_diameter else "option"
-            record["image"]["diameter_from"] = "training" if diameter is None else given
+        if diameter_from == "estimate" or self.model.segmenter.recipe.data.diameter_px is not None:
+            record["image"]["diameter_from"] = diameter_from
         run = finished(folder, record, restart=self.options.restart)
         if run is None:
             task = Task(sample, record, diameter_px=diameter, intensity=group, area=area)

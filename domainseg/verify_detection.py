@@ -19,7 +19,7 @@ from domainseg.records import Instances
 from domainseg.segmenter import Segmenter
 from domainseg.tiling.detecting import Detector, detect_windows
 from domainseg.tiling.grid import Lattice
-from domainseg.tiling.sensitivity import Setting, threads
+from domainseg.tiling.sensitivity import SETTING_HEADER, Setting, threads
 
 SAME_IOU = 0.9
 """IoU from which on an object is taken to be the same."""
@@ -30,12 +30,7 @@ DOUBLED_IOU = 0.5
 WHOLE_MPX = 6.0
 """Largest image that goes through a detector in one window, Mpx: its pyramid takes memory."""
 HEADER = (
-    "method",
-    "core",
-    "halo",
-    "offset",
-    "batch",
-    "threads",
+    *SETTING_HEADER,
     "objects",
     "F1 at IoU .9",
     "doubled",
@@ -72,37 +67,26 @@ class ObjectReading:
 
     def row(self) -> tuple[str, ...]:
         """Return the reading as a row of the table."""
-        setting = self.setting
-        lattice, (y, x) = setting.lattice, setting.offset
         return (
-            setting.method,
-            str(lattice.core_px),
-            str(lattice.halo_px),
-            f"{y} {x}",
-            str(lattice.batch),
-            "all" if setting.threads is None else str(setting.threads),
+            *self.setting.columns(),
             str(self.objects),
             f"{self.f1:.4f}",
             str(self.doubled),
             str(self.seams),
             str(self.united),
-            ("yes" if self.within else "NO") if setting.judged else "-",
+            ("yes" if self.within else "NO") if self.setting.judged else "-",
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the reading as plain values."""
-        setting = self.setting
         return {
-            "method": setting.method,
-            **setting.lattice.to_json(),
-            "offset": list(setting.offset),
-            "threads": setting.threads,
+            **self.setting.to_json(),
             "objects": self.objects,
             "f1": self.f1,
             "doubled": self.doubled,
             "seams": self.seams,
             "united": self.united,
-            "within": self.within if setting.judged else None,
+            "within": self.within if self.setting.judged else None,
         }
 
 

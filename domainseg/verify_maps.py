@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 from domainseg.segmenter import Segmenter, decode_options
 from domainseg.tiling.halo import FLIP_TOLERANCE, PROBABILITY_TOLERANCE
-from domainseg.tiling.sensitivity import Reading, Sensitivity, Setting, measure_sensitivity
+from domainseg.tiling.sensitivity import (
+    SETTING_HEADER,
+    Reading,
+    Sensitivity,
+    Setting,
+    measure_sensitivity,
+)
 
 LEAST_MPX = 4.0
 FOREGROUND = (0.1, 0.6)
 """Images that the tolerances are defined on: size, and least and largest share of foreground."""
 HEADER = (
-    "method",
-    "core",
-    "halo",
-    "offset",
-    "batch",
-    "threads",
+    *SETTING_HEADER,
     "largest difference",
     "flipped",
     "objects",
@@ -127,17 +128,9 @@ def compare_maps(
 
 
 def _row(reading: Reading) -> tuple[str, ...]:
-    setting = reading.setting
-    lattice, (y, x) = setting.lattice, setting.offset
-    verdict = ("yes" if reading.within else "NO") if setting.judged else "-"
-    overlap = "" if setting.overlap is None else f" {100 * setting.overlap:.0f} %"
+    verdict = ("yes" if reading.within else "NO") if reading.setting.judged else "-"
     return (
-        setting.method + overlap,
-        str(lattice.core_px),
-        str(lattice.halo_px),
-        f"{y} {x}",
-        str(lattice.batch),
-        "all" if setting.threads is None else str(setting.threads),
+        *reading.setting.columns(),
         f"{reading.difference:.4f}",
         f"{reading.flipped:.1e}",
         str(reading.objects),
@@ -148,17 +141,12 @@ def _row(reading: Reading) -> tuple[str, ...]:
 
 
 def _as_json(reading: Reading) -> dict[str, Any]:
-    setting = reading.setting
     return {
-        "method": setting.method,
-        **setting.lattice.to_json(),
-        "offset": list(setting.offset),
-        "threads": setting.threads,
-        "overlap": setting.overlap,
+        **reading.setting.to_json(),
         "difference": reading.difference,
         "flipped": reading.flipped,
         "objects": reading.objects,
         "changed": reading.changed,
         "changed_much": reading.changed_much,
-        "within": reading.within if setting.judged else None,
+        "within": reading.within if reading.setting.judged else None,
     }

@@ -31,6 +31,7 @@ from domainseg.tiling.halo import FLIP_TOLERANCE, PROBABILITY_TOLERANCE
 
 FloatImage = NDArray[np.float32]
 """A plane ``(C, H, W)`` in memory, as the network sees it."""
+SETTING_HEADER = ("method", "core", "halo", "offset", "batch", "threads")
 BATCHES = (1, 2, 4)
 OFFSETS = ((3 / 8, 5 / 8), (7 / 8, 1 / 8))
 """Offsets of the cores' borders ``(y, x)``, over the core: never a multiple of it."""
@@ -62,6 +63,28 @@ class Setting:
     def judged(self) -> bool:
         """Whether the tolerances hold for it: the other methods are there to compare."""
         return self.method == "tiles"
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the setting as the columns `SETTING_HEADER`."""
+        overlap = "" if self.overlap is None else f" {100 * self.overlap:.0f} %"
+        return (
+            self.method + overlap,
+            str(self.lattice.core_px),
+            str(self.lattice.halo_px),
+            f"{self.offset[0]} {self.offset[1]}",
+            str(self.lattice.batch),
+            "all" if self.threads is None else str(self.threads),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the setting as plain values."""
+        return {
+            "method": self.method,
+            **self.lattice.to_json(),
+            "offset": list(self.offset),
+            "threads": self.threads,
+            "overlap": self.overlap,
+        }
 
 
 @dataclass(frozen=True, slots=True)
