@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 from domainseg.cli.app import run as command
 from domainseg.diameter import Reading, diameter_readings, estimate_diameter
 from domainseg.errors import UsageError
+from domainseg.evaluate import evaluate_model
 from domainseg.predict import predict
 from domainseg.records import Sample
 from domainseg.runs import Model, RunOptions, open_model
@@ -141,6 +143,30 @@ def test_the_scale_at_which_the_network_is_sure_is_believed(
     monkeypatch.setattr("domainseg.diameter._reading", at_one_size)
     found = estimate_diameter(model, sample_of(picture(discs, 40.0)))
     assert found == pytest.approx(80, rel=0.15)
+
+
+def test_an_evaluation_measures_too_and_says_so(
+    tmp_path: Path, bright_model: Write, discs: Draw
+) -> None:
+    root = tmp_path / "data"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    pixels = picture(discs, 64.0)
+    tifffile.imwrite(root / "images" / "a.tif", pixels)
+    tifffile.imwrite(root / "labels" / "a.tif", label(pixels > 100)[0].astype(np.uint8))
+    data = {
+        **FIXED,
+        "loader": {"name": "mask_folder"},
+        "split": {"by": "hash", "val": 0.0, "test": 0.0},
+    }
+    options = RunOptions(estimate_diameter=True)
+    model = bright_model(seen=SEEN, data=data)
+    found = evaluate_model(model, root, out=tmp_path / "out", part="all", options=options)
+    assert found.all.mean.ap[0] == 1
+    record = json.loads((tmp_path / "out" / "a" / "run.json").read_text())
+    assert record["image"]["diameter_from"] == "estimate"
+    assert record["grid"]["scale"] == pytest.approx([36 / 128, 36 / 128], rel=0.1)
+    assert any("object diameter measured" in said for said in record["warnings"])
 
 
 def test_what_is_no_diameter_is_refused(
