@@ -170,7 +170,7 @@ def predict_budget(
             wanted.lattice,
             layers=layers,
             channels=recipe.data.channel_count,
-            width_px=grid_px[1],
+            shape=grid_px,
             max_memory_mb=options.max_memory_mb,
             threads=torch.get_num_threads(),
             network_mb=network_mb,

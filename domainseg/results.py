@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,15 +164,26 @@ def write_results(
     seconds: dict[str, float] = {}
     scratch = folder / SCRATCH
     try:
-        with _timed(seconds, "decode_s"), decoding as decoded:
-            job = _Job(folder, sample, decoded, class_names, sha256, work)
-            with _timed(seconds, "labels_s"):
-                _write_label_store(job, tell)
-            canvas = _canvas(sample)
-            with _timed(seconds, "measure_s"):
-                per_class, coco = _write_objects(job, canvas, scratch, tell)
-        with _timed(seconds, "pictures_s"):
-            _write_pictures(job, canvas, tell)
+        # Pictures are written beside the objects; what is left of them then is pictures_s.
+        with ThreadPoolExecutor(2) as beside:
+            pictures: list[Future[None]] = []
+            with _timed(seconds, "decode_s"), decoding as decoded:
+                job = _Job(folder, sample, decoded, class_names, sha256, work)
+                with _timed(seconds, "labels_s"):
+                    _write_label_store(job, tell)
+                pictures.append(beside.submit(_write_plain, job))
+                canvas = _canvas(sample)
+
+                def draw() -> None:
+                    pictures.append(beside.submit(_write_overlay, job, canvas))
+
+                with _timed(seconds, "measure_s"):
+                    per_class, coco = _write_objects(job, canvas, scratch, draw, tell)
+            tell("overlay", 0, 1)
+            with _timed(seconds, "pictures_s"):
+                for picture in pictures:
+                    picture.result()
+            tell("overlay", 1, 1)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     seconds["decode_s"] -= seconds["labels_s"] + seconds["measure_s"]
@@ -308,11 +319,12 @@ class _LayerOfObjects:
 
 
 def _write_objects(
-    job: _Job, canvas: Canvas, scratch: Path, tell: Tell
+    job: _Job, canvas: Canvas, scratch: Path, draw: Callable[[], None], tell: Tell
 ) -> tuple[dict[str, int], bool]:
     """Write table and outlines; return the objects of each class, and whether there is COCO.
 
-    Where there is one layer, image and outlines are drawn on the way.
+    Where there is one layer, image and outlines are drawn on the way. ``draw`` is called when
+    the last block was looked at.
     """
     quanta = intensity_quanta(job.sample.image, where=job.sample.id)
     drawn = canvas if job.layers == 1 else None
@@ -328,6 +340,8 @@ def _write_objects(
             for done, sheaf in enumerate(sheaves, start=1 + number * len(blocks)):
                 harvest.add(sheaf)
                 tell("objects", done, job.layers * len(blocks))
+            if number == len(layers) - 1:
+                draw()
             harvest.finish()
     return dict(files.per_class), files.coco
 
@@ -356,15 +370,6 @@ def _layer(
         decoded.first(number),
         canvas,
     )
-
-
-def _write_pictures(job: _Job, canvas: Canvas, tell: Tell) -> None:
-    """Write ``labels.tif`` and the overlay, at the same time."""
-    tell("overlay", 0, 1)
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(_write_plain, job), pool.submit(_write_overlay, job, canvas)]:
-            future.result()
-    tell("overlay", 1, 1)
 
 
 def _write_plain(job: _Job) -> None:

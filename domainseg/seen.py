@@ -62,7 +62,7 @@ class Looking:
             self.segmenter.lattice,
             layers=layers,
             channels=plane.shape[0],
-            width_px=plane.shape[2],
+            shape=(plane.shape[1], plane.shape[2]),
             max_memory_mb=self.max_memory_mb,
             threads=torch.get_num_threads(),
             network_mb=self.network_mb,

@@ -25,6 +25,7 @@ from domainseg.instances.basins import Decoded, DecodeOptions, decode
 from domainseg.instances.panoptic_quality import Panoptic
 from domainseg.instances.shared_pixels import areas_of
 from domainseg.model_plane import ModelPlane, model_plane
+from domainseg.models.folding import fold_batch_norms
 from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.heads.panoptic import PanopticHead
 from domainseg.models.mask_rcnn import MaskRCNNNetwork
@@ -226,7 +227,10 @@ def open_segmenter(
     )
     tiling = recipe.tiling
     if isinstance(made, MapMaker):
-        made = replace(made, symmetries=tiling.symmetries)
+        folded = fold_batch_norms(
+            made.network, channels=recipe.data.channel_count, stride=card.stride_px
+        )
+        made = replace(made, network=folded, symmetries=tiling.symmetries)
     halo = card.halo_px if tiling.halo_px == "measured" else tiling.halo_px
     lattice = Lattice(tiling.core_px, halo, card.stride_px, tiling.batch)
     segmenter = Segmenter(

@@ -37,7 +37,7 @@ def plan(limit_mb: float | None, *, network_mb: float = 500.0, threads: int = 4)
         LATTICE,
         layers=1,
         channels=3,
-        width_px=100_000,
+        shape=(100_000, 100_000),
         max_memory_mb=limit_mb,
         threads=threads,
         network_mb=network_mb,

@@ -38,11 +38,14 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name is nn.Conv2d's)
         """Return the convolution of ``(B, C, H, W)``."""
+        detour = self.training and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if not self.training and self._lacks_one_more_behind(input):
+            return self._uncopied(input)
         if self.same:
             padded = pad_same(input, list(self.kernel_size), self.stride, self.dilation)  # type: ignore[arg-type]
         else:
             padded = input
-        if not (self.training and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+        if not detour:
             return self._convolved(padded, self.stride)
         if self.kernel_size[0] > 3:
             with torch.autocast("cpu", enabled=False):
@@ -50,6 +53,22 @@ class DepthwiseConv2d(nn.Conv2d):
             return made.to(torch.get_autocast_dtype("cpu"))
         every = self._convolved(padded, (1, 1))
         return every[:, :, :: self.stride[0], :: self.stride[1]]
+
+    def _lacks_one_more_behind(self, given: Tensor) -> bool:
+        """Return whether the padding is one wider behind an image than before it."""
+        odd = all(side % 2 for side in self.kernel_size)
+        even = not (given.shape[2] % 2 or given.shape[3] % 2)
+        return self.same and odd and even and self.stride == (2, 2) and self.dilation == (1, 1)
+
+    def _uncopied(self, given: Tensor) -> Tensor:
+        """Return the convolution of an image that is not copied to be padded.
+
+        A row and a column of zeros before the kernel make its padding the same on all sides,
+        which the library does on its way.
+        """
+        grown = F.pad(self.weight, (1, 0, 1, 0))
+        around = tuple(side // 2 for side in self.kernel_size)
+        return F.conv2d(given, grown, self.bias, self.stride, around, 1, self.groups)
 
     def _convolved(self, padded: Tensor, stride: tuple[int, ...]) -> Tensor:
         padding = 0 if self.same else self.padding

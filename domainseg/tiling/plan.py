@@ -68,7 +68,7 @@ def plan_work(
     *,
     layers: int,
     channels: int,
-    width_px: int,
+    shape: tuple[int, int],
     max_memory_mb: float | None,
     threads: int,
     network_mb: float = 0.0,
@@ -83,7 +83,7 @@ def plan_work(
         lattice: how the image is cut; it belongs to the model.
         layers: layers of the maps.
         channels: of the network's input.
-        width_px: columns of the model grid.
+        shape: ``(H, W)`` of the model grid.
         max_memory_mb: what the process may use, MB.
         threads: most threads that decode, 1 or more.
         network_mb: peak of the process with the network during its pass over one batch, MB,
@@ -101,8 +101,8 @@ def plan_work(
         WorkPlan(queue, count, side, network_mb + need / MB)
         for queue in queues
         for count in workers
-        for side in BLOCKS_PX
-        for need in [_need(lattice, layers, channels, width_px, queue, count * side**2)]
+        for side in _sides(shape, count)
+        for need in [_need(lattice, layers, channels, shape[1], queue, count * side**2)]
     ]
     limit = network_mb + UNASKED_MB if max_memory_mb is None else max_memory_mb
     for plan in plans:
@@ -121,6 +121,16 @@ def plan_work(
             fix="raise it, or set a smaller tiling.core_px",
         )
     )
+
+
+def _sides(shape: tuple[int, int], workers: int) -> tuple[int, ...]:
+    """Return the sides to choose from: of a small image only those with work for every thread."""
+    enough = [
+        side
+        for side in BLOCKS_PX
+        if math.ceil(shape[0] / side) * math.ceil(shape[1] / side) >= workers
+    ]
+    return BLOCKS_PX[BLOCKS_PX.index(enough[0]) :] if enough else BLOCKS_PX[-1:]
 
 
 def _need(
