@@ -1,14 +1,16 @@
 """Other tools on the same images, the same machine and the same budget, in two tables.
 
     python benchmarks/peers.py DATA OUT [--minutes 30] [--only stardist cellpose ...]
-        [--ours NAME=MODEL ...]
+        [--ours NAME=MODEL ...] [--keep docs/peers]
 
 DATA is laid out as recipes/nuclei-unet.yaml wants it. Each peer is trained from scratch on the part
 ``train``, for as many minutes, and judged on ``test``; StarDist and Cellpose in environments of
 their own below OUT, which are made where they are not there (StarDist 0.9.2 with tensorflow-cpu
 2.21, Cellpose 3.1.1). ``nuclei-unet 30 min`` is that recipe in as many minutes, and beside it stand
 whatever models are named, by default the one that ships. What is done is kept in OUT, and done
-again where minutes, images, script or model are others.
+again where minutes, images, script or model are others. All methods take hours: with ``--keep``
+the scores of each are kept by image in a folder, and those that are there of methods that were not
+asked for, measured on another day on such a machine, stand in the tables too.
 
 AP is TP / (TP + FP + FN), the mean over images, as are PQ and AJI here; the second table holds the
 first of ours less each other method, with the paired bootstrap 95 % interval over images. Seconds
@@ -83,15 +85,54 @@ PEERS = {
     ),
     "cellpose": Peer("Cellpose 3.1.1", ("cellpose_peer.py",), ("cellpose",), ("cellpose==3.1.1",)),
 }
+METHODS = ["quick", *PEERS]
+"""Those that may be asked for: ours in the minutes of a peer, and the peers."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one method reached and cost."""
+    """What one method reached and cost.
+
+    Attributes:
+        name: in the table.
+        images: name, kind and READINGS of each image.
+        told: what it cost, by name.
+    """
 
     name: str
-    found: Evaluation
+    images: tuple[dict[str, Any], ...]
     told: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, name: str, found: Evaluation, told: Mapping[str, Any]) -> Result:
+        """Return what an evaluation says."""
+        rows = (
+            {"image": row.id, "kind": row.kind}
+            | {reading: round(of(row.metrics), 6) for reading, of in READINGS.items()}
+            for row in found.images
+        )
+        return cls(name, tuple(rows), told)
+
+    def of_kind(self, kind: str | None) -> dict[str, dict[str, Any]]:
+        """Return the rows of images of a kind, by name; of all for None."""
+        return {one["image"]: one for one in self.images if kind in (None, one["kind"])}
+
+
+def kept(folder: Path | None, made: Mapping[str, Result]) -> list[Result]:
+    """Keep results in a folder by their key; return them and what was kept there before."""
+    if folder is None:
+        return list(made.values())
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, one in made.items():
+        content = {"name": one.name, "told": dict(one.told), "images": list(one.images)}
+        (folder / f"{key}.json").write_text(json.dumps(content, indent=1) + "\n")
+    others = [
+        Result(one["name"], tuple(one["images"]), one["told"])
+        for path in sorted(folder.glob("*.json"))
+        if path.stem not in made
+        for one in [json.loads(path.read_text())]
+    ]
+    return [*made.values(), *others]
 
 
 def python_of(peer: Peer, key: str, out: Path) -> Path:
@@ -244,17 +285,14 @@ def labelled(
             "installed_mb": installed_mb(Path(command[0]), tools),
         }
         (folder / "told.json").write_text(json.dumps(made))
-    found = scored(data, folder / "labels")
-    return Result(name, found, json.loads((folder / "told.json").read_text()))
+    told = json.loads((folder / "told.json").read_text())
+    return Result.of(name, scored(data, folder / "labels"), told)
 
 
-def gain(one: Result, other: Result, kind: str | None, of: Callable[[Metrics], float]) -> str:
+def gain(one: Result, other: Result, kind: str | None, reading: str) -> str:
     """Return by how much one is better than another in the mean over images, and the interval."""
-    values = [
-        {row.id: of(row.metrics) for row in each.found.images if kind in (None, row.kind)}
-        for each in (one, other)
-    ]
-    differences = np.array([values[0][name] - values[1][name] for name in sorted(values[0])])
+    ours, theirs = one.of_kind(kind), other.of_kind(kind)
+    differences = np.array([ours[name][reading] - theirs[name][reading] for name in sorted(ours)])
     low, high = mean_interval(differences, np.random.default_rng(0))
     return f"{differences.mean():+.3f} ({low:+.3f} to {high:+.3f})"
 
@@ -277,11 +315,11 @@ READINGS: dict[str, Callable[[Metrics], float]] = {
 
 def scores_of(result: Result, kind: str | None) -> tuple[str, ...]:
     """Return a row of the first table: means over the images of a kind, and the costs."""
-    rows = [row.metrics for row in result.found.images if kind in (None, row.kind)]
+    rows = result.of_kind(kind).values()
     told = result.told
     return (
         result.name,
-        *(f"{np.mean([of(one) for one in rows]):.3f}" for of in READINGS.values()),
+        *(f"{np.mean([one[reading] for one in rows]):.3f}" for reading in READINGS),
         f"{told['seconds_per_mpx']:.2f}",
         f"{told['peak_mb']:.0f}",
         f"{told['minutes']:.1f}",
@@ -304,23 +342,28 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--only", nargs="+", choices=sorted(PEERS), default=list(PEERS))
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--ours", nargs="+", default=["nuclei=nuclei"], metavar="NAME=MODEL")
+    parser.add_argument("--keep", type=Path, help="folder of the scores of each method")
     options = parser.parse_args()
     data, out = options.data.resolve(), options.out.resolve()
-    named = [one.partition("=") for one in options.ours]
-    results = [ours(name, find_model(Path(model)).resolve(), data, out) for name, _, model in named]
-    quick = ours_in(options.minutes, data, out)
-    results.append(ours(f"nuclei-unet {options.minutes:g} min", quick, data, out))
-    results += [run(key, PEERS[key], data, out, options.minutes) for key in options.only]
+    made: dict[str, Result] = {}
+    for one in options.ours:
+        name, _, model = one.partition("=")
+        made[f"ours-{name}"] = ours(name, find_model(Path(model)).resolve(), data, out)
+    if "quick" in options.only:
+        quick = ours_in(options.minutes, data, out)
+        made["ours-quick"] = ours(f"nuclei-unet {options.minutes:g} min", quick, data, out)
+    for key in options.only:
+        if key in PEERS:
+            made[key] = run(key, PEERS[key], data, out, options.minutes)
+    results = kept(options.keep, made)
     best, *others = results
-    kinds = sorted({str(row.kind) for row in best.found.images})
+    kinds = sorted({str(one["kind"]) for one in best.images})
     for kind in (None, *kinds):
         print(f"\n{kind or 'all'}\n")
         show(("method", *READINGS, *COSTS), [scores_of(one, kind) for one in results])
-        rows = [
-            (one.name, *(gain(best, one, kind, of) for of in READINGS.values())) for one in others
-        ]
+        rows = [(one.name, *(gain(best, one, kind, each) for each in READINGS)) for one in others]
         show((f"{best.name} less", *READINGS), rows)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from domainseg.errors import InputError, MissingInputError, RecipeError
 from domainseg.loaders.kaggle_nuclei import KaggleNuclei
 from domainseg.loaders.mask_folder import MaskFolder
 from domainseg.records import Array, Instances, Sample
+from domainseg.shipped import shipped
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -358,6 +361,57 @@ def test_a_kaggle_folder_without_masks_is_refused_unless_it_is_to_predict(tmp_pa
         "is no object; add it, remove the image, or set labels_optional to predict only."
     )
     assert only(KaggleNuclei(labels_optional=True), root).truth is None
+
+
+def several(root: Path, *names: str) -> Path:
+    for name in names:
+        write(root / name / f"images/{name}.png", GREY)
+        write(root / name / "masks/a.png", LEFT)
+    return root
+
+
+def test_an_index_of_some_images_leaves_out_the_others_and_may_name_one_by_its_beginning(
+    tmp_path: Path,
+) -> None:
+    root = several(tmp_path, "ab12", "ab34", "cd56")
+    (root / "parts.csv").write_text("image,kind,split\ncd,stained,val\nab34,bright,train\n")
+    loader = KaggleNuclei(index="parts.csv", key="image", kind="kind", index_only=True)
+    opened = loader.open(root)
+    assert [(entry.id, entry.kind) for entry in opened.entries()] == [
+        ("ab34", "bright"),
+        ("cd", "stained"),
+    ]
+    assert [entry.columns["split"] for entry in opened.entries()] == ["train", "val"]
+    assert all(len(truth_of(opened.load(entry))) == 1 for entry in opened.entries())
+
+
+@pytest.mark.parametrize(("short", "count"), [("ab", "2"), ("x", "no")])
+def test_a_row_that_begins_no_name_or_two_is_refused(
+    tmp_path: Path, short: str, count: str
+) -> None:
+    root = several(tmp_path, "ab12", "ab34")
+    (root / "parts.csv").write_text(f"image\nab12\n{short}\n")
+    loader = KaggleNuclei(index="parts.csv", key="image", index_only=True)
+    assert refusal(InputError, loader, root) == (
+        f"{root}/parts.csv:3: found {short}, which begins the names of {count} images, wanted the "
+        "name of one image, or how it begins; add the image, or correct the row."
+    )
+
+
+def test_index_only_without_an_index_is_refused() -> None:
+    with pytest.raises(RecipeError, match="yet a column 'ImageId' is asked for"):
+        KaggleNuclei(index_only=True)
+
+
+def test_an_index_that_comes_with_domainseg_is_found_by_its_name(tmp_path: Path) -> None:
+    with (shipped("datasets") / "dsb2018.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter(row["split"] for row in rows) == {"train": 420, "val": 75, "test": 74}
+    root = several(tmp_path, *(row["image"] + "0" * 52 for row in rows[:2]))
+    loader = KaggleNuclei(index="dsb2018.csv", key="image", kind="kind", index_only=True)
+    assert refusal(InputError, loader, root).startswith(f"{shipped('datasets')}/dsb2018.csv:4")
+    (root / "dsb2018.csv").write_text(f"image,kind\n{rows[0]['image']},own\n")
+    assert [entry.kind for entry in loader.open(root).entries()] == ["own"]
 
 
 def test_a_kaggle_folder_without_images_or_with_two_is_refused(tmp_path: Path) -> None:

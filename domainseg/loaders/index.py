@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from domainseg.errors import InputError, MissingInputError, RecipeError, sentence
@@ -24,39 +24,47 @@ def read_index(
         InputError: when a column is missing, a row is too long or too short, or the
             rows do not name exactly ``names``, each once.
     """
-    if not path.is_file():
-        raise MissingInputError(
-            sentence(path, found="no file", wanted="the index of the images", fix="check the path")
-        )
     rows: dict[str, dict[str, str]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(file, strict=True)
-        columns = tuple(table.fieldnames or ())
-        for column in (key, *required):
-            if column not in columns:
-                raise InputError(
-                    sentence(
-                        path,
-                        found=f"columns {', '.join(columns) or 'none'}",
-                        wanted=f"a column {column!r}",
-                        fix="rename a column or correct the option that names it",
-                    )
+    for where, row in _rows(path, key, required):
+        name = row[key].strip()
+        name = name if name in names else bare(name)
+        if name in rows:
+            raise InputError(
+                sentence(
+                    where,
+                    found=f"a second row for {name}",
+                    wanted="one row per image",
+                    fix="remove one of the rows",
                 )
-        for row in table:
-            name = _name_of(f"{path}:{table.line_num}", row, key, columns)
-            name = name if name in names else bare(name)
-            if name in rows:
-                raise InputError(
-                    sentence(
-                        f"{path}:{table.line_num}",
-                        found=f"a second row for {name}",
-                        wanted="one row per image",
-                        fix="remove one of the rows",
-                    )
-                )
-            rows[name] = row
+            )
+        rows[name] = row
     _refuse_unpaired(path, set(rows), set(names))
     return rows
+
+
+def read_names(path: Path, key: str, names: Collection[str]) -> dict[str, str]:
+    """Return which of ``names`` each row of an index means: itself, or the one it begins.
+
+    Raises:
+        MissingInputError: as `read_index`.
+        InputError: as `read_index`, of a file that is damaged; or a row begins no name, or
+            several.
+    """
+    meant = {}
+    for where, row in _rows(path, key, ()):
+        short = row[key].strip()
+        found = [short] if short in names else [name for name in names if name.startswith(short)]
+        if len(found) != 1:
+            raise InputError(
+                sentence(
+                    where,
+                    found=f"{short}, which begins the names of {len(found) or 'no'} images",
+                    wanted="the name of one image, or how it begins",
+                    fix="add the image, or correct the row",
+                )
+            )
+        meant[short] = found[0]
+    return meant
 
 
 def indexed_entries(
@@ -104,8 +112,38 @@ def refuse_columns_without_index(index: str | None, *columns: str | None) -> Non
         )
 
 
-def _name_of(where: str, row: dict[str, str], key: str, columns: tuple[str, ...]) -> str:
-    """Return the key of a row that has a value in every column and no more."""
+def _rows(path: Path, key: str, required: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield where each row of an index stands, and its columns as text.
+
+    Raises:
+        MissingInputError: when there is no such file.
+        InputError: when a column is missing, or a row is too long or too short.
+    """
+    if not path.is_file():
+        raise MissingInputError(
+            sentence(path, found="no file", wanted="the index of the images", fix="check the path")
+        )
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file, strict=True)
+        columns = tuple(table.fieldnames or ())
+        for column in (key, *required):
+            if column not in columns:
+                raise InputError(
+                    sentence(
+                        path,
+                        found=f"columns {', '.join(columns) or 'none'}",
+                        wanted=f"a column {column!r}",
+                        fix="rename a column or correct the option that names it",
+                    )
+                )
+        for row in table:
+            where = f"{path}:{table.line_num}"
+            _refuse_ragged(where, row, columns)
+            yield where, row
+
+
+def _refuse_ragged(where: str, row: dict[str, str], columns: tuple[str, ...]) -> None:
+    """Raise InputError of a row that has no value in a column, or one too many."""
     if None in row or None in row.values():
         raise InputError(
             sentence(
@@ -115,7 +153,6 @@ def _name_of(where: str, row: dict[str, str], key: str, columns: tuple[str, ...]
                 fix="correct the row",
             )
         )
-    return row[key].strip()
 
 
 def _refuse_unpaired(path: Path, rows: set[str], names: set[str]) -> None:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from domainseg.errors import InputError, MissingInputError, sentence
 from domainseg.images import open_image, read_labels
 from domainseg.loaders.folder import existing_folder, files_by_id, same_size, spacing_of
-from domainseg.loaders.index import indexed_entries, refuse_columns_without_index
+from domainseg.loaders.index import indexed_entries, read_names, refuse_columns_without_index
 from domainseg.records import Entry, Instances, Sample
+from domainseg.shipped import shipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +28,11 @@ class KaggleNuclei:
     Attributes:
         name: of the layout.
         class_name: of the objects.
-        index: CSV with one row per image, relative to the root; its columns become
-            the entries' columns.
+        index: CSV with one row per image, relative to the root, or one that comes with
+            domainseg beside the data cards; its columns become the entries' columns.
         key: column of the index that holds the folder's name.
+        index_only: leave out images that the index does not name; it may name one by how its
+            name begins.
         kind: column of the index to report results by.
         group: column of the index that must not straddle a split.
         labels_optional: let images without a folder of masks pass, to predict only.
@@ -40,13 +43,15 @@ class KaggleNuclei:
     class_name: str = "nucleus"
     index: str | None = None
     key: str = "ImageId"
+    index_only: bool = False
     kind: str | None = None
     group: str | None = None
     labels_optional: bool = False
     spacing_um: float | tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        refuse_columns_without_index(self.index, self.kind, self.group)
+        only = self.key if self.index_only else None
+        refuse_columns_without_index(self.index, self.kind, self.group, only)
 
     def open(self, root: Path, *, select: Mapping[str, object] | None = None) -> NucleiFolders:
         """Return the data set below ``root``; no pixel is read.
@@ -79,11 +84,23 @@ class KaggleNuclei:
                         fix="add it, remove the image, or set labels_optional to predict only",
                     )
                 )
-        index = None if self.index is None else root / self.index
+        index = self._index(root)
+        if index is not None and self.index_only:
+            named = read_names(index, self.key, images)
+            images = {name: images[full] for name, full in named.items()}
         entries = indexed_entries(
             images.keys(), index, key=self.key, kind=self.kind, group=self.group
         )
         return NucleiFolders(self, entries, images, dict(select or {}))
+
+    def _index(self, root: Path) -> Path | None:
+        """Return where the index is, None for none."""
+        if self.index is None:
+            return None
+        coming = shipped("datasets") / self.index
+        return (
+            coming if coming.is_file() and not (root / self.index).exists() else root / self.index
+        )
 
 
 @dataclass(frozen=True, slots=True)
