@@ -17,6 +17,7 @@ import torch
 from domainseg import __version__
 from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, image_sha256
+from domainseg.images.channels import seen_as
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
 from domainseg.model_plane import model_plane
@@ -356,6 +357,7 @@ def describe(
             "shape": [int(n) for n in sample.image.shape],
             "dtype": str(sample.image.dtype),
             "channels": list(sample.channels),
+            "seen_as": seen_as(sample.channels, recipe.data.channels),
             "spacing_um": None if sample.spacing_um is None else list(sample.spacing_um),
             "select": dict(select),
             "diameter_px": diameter_px,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from domainseg.errors import InputError
-from domainseg.images.channels import as_channels
+from domainseg.images.channels import as_channels, seen_as
 
 RNG = np.random.default_rng(2)
 PLANES = RNG.integers(0, 256, (4, 6, 8)).astype(np.uint8)
@@ -87,3 +87,24 @@ def test_other_channels_are_refused(
         f"a.tif: found channels {', '.join(found)}, wanted data.channels {named}; "
         "choose channels with image.select.channel or change data.channels."
     )
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "said"),
+    [
+        (("red", "green", "blue"), "rgb", None),
+        (("red", "green", "blue", "alpha"), "rgb", "alpha left out"),
+        (("DAPI",), "rgb", "DAPI as each of red, green, blue"),
+        (("grey", "alpha"), "rgb", "grey as each of red, green, blue, alpha left out"),
+        (("c0", "c1", "c2"), "rgb", "c0, c1, c2 as red, green, blue"),
+        (("DAPI",), "grey", None),
+        (("red", "green", "blue"), "grey", "the luminance of red, green, blue"),
+        (("b", "a"), ("a", "b"), None),
+        (("grey",), "die_map", None),
+    ],
+)
+def test_what_is_assumed_of_channels_is_said(
+    found: tuple[str, ...], wanted: str | tuple[str, ...], said: str | None
+) -> None:
+    as_channels(np.zeros((len(found), 2, 2), np.uint8), found, wanted=wanted, where="x")
+    assert seen_as(found, wanted) == said

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from domainseg.cli.screen import Meter, RunMeter, say, show_table
+from domainseg.errors import OutputError, sentence
 
 SLIDE = {
     "train": 0,
@@ -44,19 +45,57 @@ WAFER = {
 """A wafer of the pixels that the shipped model learned from, with all lengths times ten."""
 
 
+MAPS = {
+    "name": "wafer_maps",
+    "style": "wm811k",
+    "train": 1,
+    "val": 0,
+    "test": 16,
+    "none": 0,
+    "seed": 20,
+}
+"""Two maps of each pattern; the one to train on is not looked at."""
+PARTS = ("made-slide", "slide", "tissue", "made-wafer", "wafer", "maps")
+MARK = ".domainseg-demo"
+"""A file that says that the folders beside it are a demonstration's."""
+
+
 def demonstrate(out: Path) -> None:
-    """Find the nuclei of a made-up slide and of real tissue, and the defects of a made-up wafer."""
-    if out.exists():
-        # A second demonstration begins anew; only folders it made itself are removed.
-        for part in ("made-slide", "slide", "tissue", "made-wafer", "wafer"):
-            shutil.rmtree(out / part, ignore_errors=True)
+    """Find nuclei, made-up and of real tissue, defects of a made-up wafer, patterns of wafer maps.
+
+    Raises:
+        OutputError: ``out`` holds folders of the same names that no demonstration made.
+    """
+    _begin(out)
     _slide(out)
     tissue = _tissue(out)
     _wafer(out)
+    maps = _maps(out)
     say("open the pages in a browser:")
     say(f"  slide, judged    {out / 'slide' / 'verdict' / 'report.html'}")
     say(f"  tissue           {tissue}")
     say(f"  wafer, judged    {out / 'wafer' / 'verdict' / 'report.html'}")
+    say(f"  wafer maps       {maps}")
+
+
+def _begin(out: Path) -> None:
+    """Make the folder; a second demonstration begins anew, without what the first left."""
+    from domainseg.atomic import make_folder
+
+    there = [part for part in PARTS if (out / part).exists()]
+    if there and not (out / MARK).exists():
+        raise OutputError(
+            sentence(
+                out,
+                found=f"a folder {there[0]} that no demonstration made",
+                wanted="a new folder, or that of an earlier demonstration",
+                fix="name another with --out",
+            )
+        )
+    for part in there:
+        shutil.rmtree(out / part, ignore_errors=True)
+    make_folder(out)
+    (out / MARK).touch()
 
 
 def _slide(out: Path) -> None:
@@ -148,3 +187,28 @@ def _wafer(out: Path) -> None:
         die_grid=grid,
         title="Made-up wafer",
     )
+
+
+def _maps(out: Path) -> Path:
+    """Return the page about made-up wafer maps: which pattern, and which dies carry it."""
+    from domainseg.evaluate import evaluate_model
+    from domainseg.inspection import inspect
+    from domainseg.runs import RunOptions
+
+    loader = ", ".join(f"{name}: {value}" for name, value in MAPS.items())
+    made_up = (
+        "data.root=null",
+        "data.also=[]",
+        "data.split={by: column, column: split}",
+        f"data.loader={{{loader}}}",
+    )
+    with Meter("map") as meter:
+        scores = evaluate_model(
+            "wafermap",
+            out=out / "maps",
+            options=RunOptions(overrides=made_up),
+            tell=meter.step,
+        )
+    for table in scores.tables():
+        show_table(*table)
+    return inspect([out / "maps"], out=out / "maps" / "page", title="Made-up wafer maps")

@@ -162,6 +162,27 @@ def as_channels(
     raise _refused(where, found, f"data.channels {wanted}")
 
 
+def seen_as(channels: Sequence[str], wanted: str | Sequence[str]) -> str | None:
+    """Return in words what `as_channels` makes of an image's channels, None where it takes all.
+
+    What is repeated, weighed into one or left out is an assumption about the image.
+    """
+    found = tuple(channels)
+    if not isinstance(wanted, str) or wanted == "die_map":
+        return None
+    opaque = tuple(name for name in found if name != "alpha")
+    said = []
+    if wanted == "grey" and _colours(found, opaque):
+        said.append(f"the luminance of {', '.join(opaque)}")
+    if wanted == "rgb" and len(opaque) == 1:
+        said.append(f"{opaque[0]} as each of {', '.join(RGB)}")
+    if wanted == "rgb" and opaque == ("c0", "c1", "c2"):
+        said.append(f"{', '.join(opaque)} as {', '.join(RGB)}")
+    if len(opaque) < len(found):
+        said.append("alpha left out")
+    return ", ".join(said) or None
+
+
 def _alone(image: Plane, source: tuple[int, ...]) -> ChannelView:
     return ChannelView(image, ("grey",), source)
 

@@ -44,6 +44,7 @@ class InspectedImage:
         shape: ``(C, H, W)`` px.
         dtype: of the source.
         channels: names.
+        seen_as: what the model was shown of them, in words; None for all as they are.
         spacing_um: pixel size ``(y, x)``, None when unknown.
         kind: the stratum results are reported by, or None.
         objects: how many were found.
@@ -61,6 +62,7 @@ class InspectedImage:
     shape: tuple[int, int, int]
     dtype: str
     channels: tuple[str, ...]
+    seen_as: str | None
     spacing_um: Spacing | None
     kind: str | None
     objects: int

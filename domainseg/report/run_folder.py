@@ -122,6 +122,7 @@ def read_image(folder: Path, *, name: str | None = None) -> InspectedImage:
         shape=(int(channels), int(height), int(width)),
         dtype=image.text("dtype"),
         channels=image.texts("channels"),
+        seen_as=image.text_or_none("seen_as") if "seen_as" in image.values else None,
         spacing_um=(spacing[0], spacing[1]) if spacing else None,
         kind=image.text_or_none("kind"),
         objects=record.count("objects"),

@@ -88,6 +88,7 @@ def _images(images: Sequence[InspectedImage]) -> Table:
     columns = (
         Column("image", "Image"),
         Column("channels", "Channels"),
+        Column("seen_as", "Shown to the model"),
         Column("dtype", "Type"),
         Column("spacing_y_um", "Pixel height", MEASURE, "\u00b5m"),
         Column("spacing_x_um", "Pixel width", MEASURE, "\u00b5m"),
@@ -98,6 +99,7 @@ def _images(images: Sequence[InspectedImage]) -> Table:
         (
             image.name,
             ", ".join(image.channels),
+            image.seen_as,
             image.dtype,
             *(image.spacing_um or (None, None)),
             image.inspected_px,
