@@ -118,21 +118,40 @@ class Result:
         return {one["image"]: one for one in self.images if kind in (None, one["kind"])}
 
 
-def kept(folder: Path | None, made: Mapping[str, Result]) -> list[Result]:
-    """Keep results in a folder by their key; return them and what was kept there before."""
+def kept(folder: Path | None, made: Mapping[str, Result], of: Mapping[str, Any]) -> list[Result]:
+    """Keep results in a folder by their key; return them and what was kept there before.
+
+    ``of`` is what they were measured of; those of something else are named and left out.
+    """
     if folder is None:
         return list(made.values())
     folder.mkdir(parents=True, exist_ok=True)
     for key, one in made.items():
-        content = {"name": one.name, "told": dict(one.told), "images": list(one.images)}
+        content = {
+            "name": one.name,
+            "of": dict(of),
+            "made": {"day": time.strftime("%Y-%m-%d"), "machine": machine()},
+            "told": dict(one.told),
+            "images": list(one.images),
+        }
         (folder / f"{key}.json").write_text(json.dumps(content, indent=1) + "\n")
-    others = [
-        Result(one["name"], tuple(one["images"]), one["told"])
-        for path in sorted(folder.glob("*.json"))
-        if path.stem not in made
-        for one in [json.loads(path.read_text())]
-    ]
+    others = []
+    for path in sorted(folder.glob("*.json")):
+        one = json.loads(path.read_text())
+        if path.stem in made:
+            continue
+        if one["of"] == dict(of):
+            others.append(Result(one["name"], tuple(one["images"]), one["told"]))
+        else:
+            print(f"{path}: measured of other images or in other minutes, left out")
     return [*made.values(), *others]
+
+
+def machine() -> str:
+    """Return the processor and how many threads torch takes."""
+    with Path("/proc/cpuinfo").open() as file:
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores"
 
 
 def python_of(peer: Peer, key: str, out: Path) -> Path:
@@ -357,7 +376,8 @@ def main() -> None:
     for key in options.only:
         if key in PEERS:
             made[key] = run(key, PEERS[key], data, out, options.minutes)
-    results = kept(options.keep, made)
+    digest = hashlib.sha256((data / "index.csv").read_bytes()).hexdigest()
+    results = kept(options.keep, made, {"index_sha256": digest, "minutes": options.minutes})
     best, *others = results
     kinds = sorted({str(one["kind"]) for one in best.images})
     for kind in (None, *kinds):

@@ -28,6 +28,7 @@ from domainseg.segmenter import (
     choose_device,
     choose_precision,
     open_engine,
+    settle_network,
 )
 from domainseg.shipped import shipped_models
 from domainseg.sources import open_source
@@ -282,7 +283,7 @@ def _probe(job: _Job) -> Probe:
     recipe = recipe_from_json(job.recipe, where="recipe")
     channels = recipe.data.channel_count
     bare = recipe.model_copy(update={"model": recipe.model.without_weights()})
-    network = build_network(bare, job.classes)
+    network = settle_network(build_network(bare, job.classes), recipe)
     device = choose_device(job.device)
     engine = open_engine(
         network,

@@ -45,6 +45,8 @@ from domainseg.tiling.stream import in_order
 SCRATCH = ".scratch"
 LABELS_PX = 1 << 26
 """Images of more pixels have no ``labels.tif``, which is written from memory."""
+BESIDE_PX = 1 << 24
+"""Of larger images it is written when all blocks were looked at: both want memory."""
 PNG_LEVEL = 1
 """Of zlib: a third of the time of its default, a tenth larger."""
 COLOURED = 1 << 16
@@ -171,11 +173,14 @@ def write_results(
                 job = _Job(folder, sample, decoded, class_names, sha256, work)
                 with _timed(seconds, "labels_s"):
                     _write_label_store(job, tell)
-                pictures.append(beside.submit(_write_plain, job))
+                if job.shape[0] * job.shape[1] <= BESIDE_PX:
+                    pictures.append(beside.submit(_write_plain, job))
                 canvas = _canvas(sample)
 
                 def draw() -> None:
                     pictures.append(beside.submit(_write_overlay, job, canvas))
+                    if job.shape[0] * job.shape[1] > BESIDE_PX:
+                        pictures.append(beside.submit(_write_plain, job))
 
                 with _timed(seconds, "measure_s"):
                     per_class, coco = _write_objects(job, canvas, scratch, draw, tell)

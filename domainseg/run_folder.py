@@ -46,6 +46,7 @@ FILES = (LABEL_STORE, TABLE, "objects.csv", "objects.geojson", OVERLAY)
 FREE = frozenset(
     {
         "image.path",
+        "image.seen_as",
         "model.path",
         "model.name",
         "recipe.data.root",

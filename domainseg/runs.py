@@ -42,6 +42,7 @@ from domainseg.segmenter import (
     open_segmenter,
     tiling_shows,
 )
+from domainseg.tiling.forward import MapMaker
 from domainseg.tiling.grid import tiles
 from domainseg.tiling.plan import MB
 from domainseg.tiling.probe import peak_resident_bytes, probe_network
@@ -383,6 +384,7 @@ def describe(
             **lattice.to_json(),
             "threads": torch.get_num_threads(),
             "precision": made.precision,
+            "folded": isinstance(made, MapMaker) and made.folded,
             "device": made.device.type,
             "whole_window_layers": list(card.whole_window_layers),
         },

@@ -195,6 +195,17 @@ def open_engine(
     return MapMaker(network, encode, head.layers(count), device, precision, support=support)
 
 
+def settle_network(network: nn.Module, recipe: Recipe) -> nn.Module:
+    """Return a network that does not learn any more in the form that predictions run.
+
+    Its normalisations are folded where it draws maps; the network itself is set to eval.
+    """
+    if isinstance(recipe.head, DetectionHead):
+        return network.eval()
+    channels, stride = recipe.data.channel_count, recipe.model.stride
+    return fold_batch_norms(network.eval(), channels=channels, stride=stride)
+
+
 def open_segmenter(
     path: Path, *, overrides: Sequence[str] = (), device: str = "auto", precision: str = "auto"
 ) -> tuple[Segmenter, ModelCard]:
@@ -221,16 +232,14 @@ def open_segmenter(
                 fix="drop the override of the model, or train the recipe again",
             )
         ) from error
+    settled = settle_network(network, recipe)
     place = choose_device(device)
     made = open_engine(
-        network, recipe, card.classes, device=place, precision=choose_precision(precision, place)
+        settled, recipe, card.classes, device=place, precision=choose_precision(precision, place)
     )
     tiling = recipe.tiling
     if isinstance(made, MapMaker):
-        folded = fold_batch_norms(
-            made.network, channels=recipe.data.channel_count, stride=card.stride_px
-        )
-        made = replace(made, network=folded, symmetries=tiling.symmetries)
+        made = replace(made, symmetries=tiling.symmetries, folded=settled is not network)
     halo = card.halo_px if tiling.halo_px == "measured" else tiling.halo_px
     lattice = Lattice(tiling.core_px, halo, card.stride_px, tiling.batch)
     segmenter = Segmenter(

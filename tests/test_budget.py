@@ -32,12 +32,18 @@ LATTICE = Lattice(1024, 192, 32)
 SIDE = 1024 + 2 * 192
 
 
-def plan(limit_mb: float | None, *, network_mb: float = 500.0, threads: int = 4) -> WorkPlan:
+def plan(
+    limit_mb: float | None,
+    *,
+    network_mb: float = 500.0,
+    threads: int = 4,
+    shape: tuple[int, int] = (100_000, 100_000),
+) -> WorkPlan:
     return plan_work(
         LATTICE,
         layers=1,
         channels=3,
-        shape=(100_000, 100_000),
+        shape=shape,
         max_memory_mb=limit_mb,
         threads=threads,
         network_mb=network_mb,
@@ -69,6 +75,23 @@ def test_a_plan_gives_up_blocks_then_threads_then_what_is_read_ahead() -> None:
     assert plans[1] == (2, 4, 1024)
     assert plans[-1] == (1, 1, 512)
     assert plans.index((2, 1, 512)) < plans.index((1, 1, 512))
+
+
+@pytest.mark.parametrize(
+    ("shape", "threads", "block_px"),
+    [
+        ((2048, 2048), 1, 2048),
+        ((2048, 2048), 2, 1024),
+        ((1500, 1500), 4, 1024),
+        ((1500, 1500), 5, 512),
+        ((2049, 100), 2, 2048),
+        ((300, 300), 2, 512),
+    ],
+)
+def test_of_a_small_image_every_thread_gets_a_block(
+    shape: tuple[int, int], threads: int, block_px: int
+) -> None:
+    assert plan(None, threads=threads, shape=shape).block_px == block_px
 
 
 @settings(deadline=None)

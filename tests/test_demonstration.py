@@ -17,8 +17,8 @@ def test_folders_that_something_else_made_are_left_alone(tmp_path: Path) -> None
     with pytest.raises(OutputError) as caught:
         _begin(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: found a folder wafer that no demonstration made, wanted a new folder, or "
-        "that of an earlier demonstration; name another with --out."
+        f"{tmp_path}: found a folder wafer without the mark of a demonstration, wanted a new "
+        "folder, or one that a demonstration made; name another with --out."
     )
     assert mine.read_text() == "mine"
 

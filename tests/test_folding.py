@@ -71,7 +71,7 @@ def test_no_normalisation_is_left_and_scores_are_the_same(name: str) -> None:
 class TwiceRead(nn.Module):
     """What the convolution makes is read beside the normalisation too."""
 
-    def __init__(self, *, calls: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(1, 4, 3, padding=1)
         self.norm = nn.BatchNorm2d(4)

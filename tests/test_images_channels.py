@@ -101,6 +101,7 @@ def test_other_channels_are_refused(
         (("red", "green", "blue"), "grey", "the luminance of red, green, blue"),
         (("b", "a"), ("a", "b"), None),
         (("grey",), "die_map", None),
+        (("grey", "alpha"), "die_map", "alpha left out"),
     ],
 )
 def test_what_is_assumed_of_channels_is_said(

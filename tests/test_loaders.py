@@ -385,7 +385,7 @@ def test_an_index_of_some_images_leaves_out_the_others_and_may_name_one_by_its_b
     assert all(len(truth_of(opened.load(entry))) == 1 for entry in opened.entries())
 
 
-@pytest.mark.parametrize(("short", "count"), [("ab", "2"), ("x", "no")])
+@pytest.mark.parametrize(("short", "count"), [("ab", "2"), ("x", "no"), (" ", "2")])
 def test_a_row_that_begins_no_name_or_two_is_refused(
     tmp_path: Path, short: str, count: str
 ) -> None:
@@ -393,9 +393,28 @@ def test_a_row_that_begins_no_name_or_two_is_refused(
     (root / "parts.csv").write_text(f"image\nab12\n{short}\n")
     loader = KaggleNuclei(index="parts.csv", key="image", index_only=True)
     assert refusal(InputError, loader, root) == (
-        f"{root}/parts.csv:3: found {short}, which begins the names of {count} images, wanted the "
-        "name of one image, or how it begins; add the image, or correct the row."
+        f"{root}/parts.csv:3: found {short.strip()!r}, which begins the names of {count} images, "
+        "wanted the name of one image, or how it begins; add the image, or correct the row."
     )
+
+
+def test_two_rows_of_one_image_are_refused_whatever_they_call_it(tmp_path: Path) -> None:
+    root = several(tmp_path, "ab12", "cd34")
+    (root / "parts.csv").write_text("image\nab\nab12.png\n")
+    loader = KaggleNuclei(index="parts.csv", key="image", index_only=True)
+    assert refusal(InputError, loader, root) == (
+        f"{root}/parts.csv:3: found a second row for ab12, wanted one row per image; remove one "
+        "of the rows."
+    )
+
+
+def test_folders_that_the_index_leaves_out_may_be_anything(tmp_path: Path) -> None:
+    root = several(tmp_path, "ab12", "cd34")
+    write(root / "cd34/images/other.png", GREY)
+    (root / "ef56/images").mkdir(parents=True)
+    (root / "parts.csv").write_text("image\nab12.png\n")
+    loader = KaggleNuclei(index="parts.csv", key="image", index_only=True)
+    assert [entry.id for entry in loader.open(root).entries()] == ["ab12"]
 
 
 def test_index_only_without_an_index_is_refused() -> None:

@@ -84,6 +84,14 @@ def test_blocks_and_threads_change_no_byte(tmp_path: Path, store: MapStore) -> N
         assert [name for name in wanted if found[name] != wanted[name]] == []
 
 
+def test_labels_that_are_written_last_are_the_same(
+    tmp_path: Path, store: MapStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = written(tmp_path / "beside", store, BlockWork(512, 2))
+    monkeypatch.setattr(results, "BESIDE_PX", 0)
+    assert written(tmp_path / "last", store, BlockWork(512, 2)) == wanted
+
+
 def save(path: Path, pixels: NDArray[np.uint8]) -> Path:
     Image.fromarray(pixels).save(path)
     return path
@@ -100,6 +108,21 @@ def test_no_labels_of_a_smaller_image_stay_beside_those_of_a_larger(
     monkeypatch.setattr(results, "LABELS_PX", 100)
     predict(bright_model(), [image], tmp_path / "out", options=RunOptions(restart=True))
     assert not (run.folder / "labels.tif").exists()
+
+
+@pytest.mark.parametrize("picture", ["_write_plain", "_write_overlay"])
+def test_a_picture_that_cannot_be_written_ends_the_run_without_a_record(
+    tmp_path: Path, bright_model: Write, monkeypatch: pytest.MonkeyPatch, picture: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("the disk is full")
+
+    image = save(tmp_path / "a.png", np.zeros((40, 50), np.uint8))
+    monkeypatch.setattr(results, picture, full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        predict(bright_model(), [image], tmp_path / "out")
+    assert not (tmp_path / "out" / "a" / "run.json").exists()
+    assert not (tmp_path / "out" / "a" / ".scratch").exists()
 
 
 def test_a_run_that_was_stopped_goes_on_with_restart_too(

@@ -168,7 +168,7 @@ def seen_as(channels: Sequence[str], wanted: str | Sequence[str]) -> str | None:
     What is repeated, weighed into one or left out is an assumption about the image.
     """
     found = tuple(channels)
-    if not isinstance(wanted, str) or wanted == "die_map":
+    if not isinstance(wanted, str):
         return None
     opaque = tuple(name for name in found if name != "alpha")
     said = []

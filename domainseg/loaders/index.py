@@ -48,19 +48,29 @@ def read_names(path: Path, key: str, names: Collection[str]) -> dict[str, str]:
     Raises:
         MissingInputError: as `read_index`.
         InputError: as `read_index`, of a file that is damaged; or a row begins no name, or
-            several.
+            several, or one that another row means already.
     """
-    meant = {}
+    meant: dict[str, str] = {}
     for where, row in _rows(path, key, ()):
-        short = row[key].strip()
+        given = row[key].strip()
+        short = given if given in names else bare(given)
         found = [short] if short in names else [name for name in names if name.startswith(short)]
-        if len(found) != 1:
+        if not short or len(found) != 1:
             raise InputError(
                 sentence(
                     where,
-                    found=f"{short}, which begins the names of {len(found) or 'no'} images",
+                    found=f"{short!r}, which begins the names of {len(found) or 'no'} images",
                     wanted="the name of one image, or how it begins",
                     fix="add the image, or correct the row",
+                )
+            )
+        if found[0] in meant.values():
+            raise InputError(
+                sentence(
+                    where,
+                    found=f"a second row for {found[0]}",
+                    wanted="one row per image",
+                    fix="remove one of the rows",
                 )
             )
         meant[short] = found[0]

@@ -60,7 +60,7 @@ class KaggleNuclei:
             MissingInputError: when the folder is missing, holds no image, or an image
                 has no folder of masks.
             InputError: when a folder holds several images, or the index does not name
-                exactly the images.
+                exactly the images; with ``index_only``, when it names one there is not.
         """
         existing_folder(root, "data")
         folders = sorted(path.parent for path in root.glob("*/images") if path.is_dir())
@@ -73,21 +73,12 @@ class KaggleNuclei:
                     fix="check the path or use the loader mask_folder",
                 )
             )
-        images = {folder.name: _only_image(folder) for folder in folders}
-        for folder in folders:
-            if not self.labels_optional and not (folder / "masks").is_dir():
-                raise MissingInputError(
-                    sentence(
-                        folder,
-                        found="an image without a folder of masks",
-                        wanted=f"{folder.name}/masks, empty where there is no object",
-                        fix="add it, remove the image, or set labels_optional to predict only",
-                    )
-                )
+        places = {folder.name: folder for folder in folders}
         index = self._index(root)
         if index is not None and self.index_only:
-            named = read_names(index, self.key, images)
-            images = {name: images[full] for name, full in named.items()}
+            named = read_names(index, self.key, places)
+            places = {name: places[full] for name, full in named.items()}
+        images = {name: self._image(folder) for name, folder in places.items()}
         entries = indexed_entries(
             images.keys(), index, key=self.key, kind=self.kind, group=self.group
         )
@@ -97,10 +88,22 @@ class KaggleNuclei:
         """Return where the index is, None for none."""
         if self.index is None:
             return None
-        coming = shipped("datasets") / self.index
-        return (
-            coming if coming.is_file() and not (root / self.index).exists() else root / self.index
-        )
+        own = root / self.index
+        coming = own if own.exists() else shipped("datasets") / self.index
+        return coming if coming.is_file() else own
+
+    def _image(self, folder: Path) -> Path:
+        """Return the one image of a folder that has its masks, where they are wanted."""
+        if not self.labels_optional and not (folder / "masks").is_dir():
+            raise MissingInputError(
+                sentence(
+                    folder,
+                    found="an image without a folder of masks",
+                    wanted=f"{folder.name}/masks, empty where there is no object",
+                    fix="add it, remove the image, or set labels_optional to predict only",
+                )
+            )
+        return _only_image(folder)
 
 
 @dataclass(frozen=True, slots=True)

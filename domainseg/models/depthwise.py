@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution; in training under bfloat16 on a processor it takes a detour.
+    """A depthwise convolution; on a processor it is computed by another way where that is faster.
 
-    Of 3 x 3 with a stride it is computed at every pixel, of which every second is kept; wider
-    ones are computed in float32. Elsewhere it is what it replaces, to the bit.
+    In training under bfloat16 one of 3 x 3 with a stride is computed at every pixel, of which
+    every second is kept; wider ones are computed in float32. Without gradients an image whose
+    padding is wider behind than before is not copied to be padded. Elsewhere it is what it
+    replaces, to the bit.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -38,8 +40,9 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name is nn.Conv2d's)
         """Return the convolution of ``(B, C, H, W)``."""
-        detour = self.training and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        if not self.training and self._lacks_one_more_behind(input):
+        on_cpu = input.device.type == "cpu"
+        detour = self.training and on_cpu and torch.is_autocast_enabled("cpu")
+        if on_cpu and not torch.is_grad_enabled() and self._lacks_one_more_behind(input):
             return self._uncopied(input)
         if self.same:
             padded = pad_same(input, list(self.kernel_size), self.stride, self.dilation)  # type: ignore[arg-type]
@@ -56,7 +59,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def _lacks_one_more_behind(self, given: Tensor) -> bool:
         """Return whether the padding is one wider behind an image than before it."""
-        odd = all(side % 2 for side in self.kernel_size)
+        odd = all(side % 2 and side > 1 for side in self.kernel_size)
         even = not (given.shape[2] % 2 or given.shape[3] % 2)
         return self.same and odd and even and self.stride == (2, 2) and self.dilation == (1, 1)
 

@@ -23,22 +23,20 @@ _CELLS = 4
 
 
 def fold_batch_norms(network: nn.Module, *, channels: int, stride: int) -> nn.Module:
-    """Return a network in eval mode with its normalisations folded, or itself where none can be.
+    """Return a network with its normalisations folded, or itself where none can be.
 
-    ``network`` takes float ``(B, channels, H, W)``, H and W multiples of ``stride``, and is not
-    changed. A normalisation is folded that follows one convolution, each of them run once. The
-    folded network is tried beside the first on noise, on the device and in the dtype of its
-    weights; where the scores differ by more than TOLERANCE, as where something else reads what
-    a convolution made, the first is returned.
+    ``network`` is in eval mode on the CPU and takes float32 ``(B, channels, H, W)``, H and W
+    multiples of ``stride``; it is not changed. A normalisation is folded that follows one
+    convolution, each of them run once. The folded network is tried beside the first on noise;
+    where the scores differ by more than TOLERANCE, as where something else reads what a
+    convolution made, the first is returned.
     """
-    weight = next(network.parameters(), None)
-    if weight is None or not any(isinstance(one, nn.BatchNorm2d) for one in network.modules()):
+    if not any(isinstance(one, nn.BatchNorm2d) for one in network.modules()):
         return network
     side = _CELLS * stride
     noise = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
-    noise = noise.to(weight)
     folded = copy.deepcopy(network)
-    with torch.inference_mode(), torch.autocast(weight.device.type, enabled=False):
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         with _noted(folded) as pairs:
             before = folded(noise)
         for convolution, norm in pairs:
@@ -99,8 +97,7 @@ def _fold(network: nn.Module, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> N
         shift = shift + norm.bias.double()
     weight = convolution.weight
     scaled = (weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype)
-    kept = scaled.contiguous(memory_format=torch.channels_last)
-    convolution.weight = nn.Parameter(kept, requires_grad=False)
+    convolution.weight = nn.Parameter(scaled, requires_grad=False)
     convolution.bias = nn.Parameter(shift.to(weight.dtype), requires_grad=False)
     # A normalisation of timm holds its activation.
     left = getattr(norm, "act", None)

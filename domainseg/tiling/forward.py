@@ -57,6 +57,8 @@ class MapMaker:
             windows in [0, 1]. The result is that of `images.normalise.apply_range`, bit by bit.
         support: index of the channel that is 0 where nothing can be, as off the dies of a wafer
             map: where it is below a half, foreground is the least. None for no such channel.
+        folded: whether its normalisations are folded into its convolutions: under bfloat16 the
+            two round otherwise.
         symmetries: 8 averages the scores over the symmetries of the square (turns by 90
             degrees and mirrors), at 8 times the cost; 1 runs the network once.
     """
@@ -66,6 +68,7 @@ class MapMaker:
     layers: int
     device: torch.device
     precision: Precision = "fp32"
+    folded: bool = False
     symmetries: Literal[1, 8] = 1
     intensity: Range | None = None
     support: int | None = None
