@@ -152,6 +152,8 @@ class Train(Section):
         weight_decay: of weights, not of biases and norms.
         warmup_share: share of the steps in which the learning rate rises.
         ema_decay: of the running average of the weights that is kept.
+        keep: the running average with the ``best`` validation score, or the ``mean`` of that one
+            and of the last: two places on one path, between which errors are often smaller.
         clip_norm: largest gradient norm.
         patience: epochs without a better validation score before it ends.
         precision: ``auto`` is bf16 where the processor computes in it, else fp32.
@@ -175,6 +177,7 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_share: Share = 0.05
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    keep: Literal["best", "mean"] = "best"
     clip_norm: PositiveFloat = 1.0
     patience: PositiveInt | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -12,7 +12,7 @@ from functools import reduce
 from importlib.metadata import version
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ from domainseg.train_folder import (
     prepare,
 )
 from domainseg.training.augment import Augmentation
-from domainseg.training.loop import Fitting, LoopOptions, Progress, fit
+from domainseg.training.loop import LAST, Fitting, LoopOptions, Progress, fit
 from domainseg.training.object_patches import ObjectPatches, together
 from domainseg.training.objectives import Batch, DetectionObjective, MapObjective, Objective
 from domainseg.training.patches import Numbers, Patches, PatchOptions
@@ -383,12 +383,7 @@ def _rehearse(job: _Job, segmenter: Segmenter, entry: Entry) -> None:
 
 def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: float) -> Trained:
     """Measure the halo and the scores of the best weights and write the model file."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    weights = {
-        key.removeprefix("network."): value
-        for key, value in state["state_dict"].items()
-        if key.startswith("network.")
-    }
+    weights, steps = _kept_weights(checkpoint, job.recipe.train.keep)
     job.network.load_state_dict(weights)
     halo_px, readings = _measured_halo(job, images)
     outcomes = [job.outcome(job.network, i) for i in range(len(job.source.splits.val))]
@@ -412,7 +407,7 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
             "images": len(images),
             "objects": int(sum(len(p.areas_px) for p in images)),
             "images_sha256": images_sha256(images),
-            "steps": int(state["global_step"]),
+            "steps": steps,
             "minutes": round(minutes, 1),
             "device": job.device.type,
             "precision": job.precision,
@@ -426,6 +421,31 @@ def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: f
     path = job.out / MODEL
     save_model(path, weights, card)
     return Trained(path, named, minutes)
+
+
+def _kept_weights(best: Path, keep: Literal["best", "mean"]) -> tuple[dict[str, Tensor], int]:
+    """Return the weights that a training ends with, and after how many steps they were there."""
+    weights, steps = _weights_in(best)
+    last = best.with_name(f"{LAST}.ckpt")
+    if keep == "best" or last == best:
+        return weights, steps
+    others, steps = _weights_in(last)
+    # What is counted, as batches of normalisations are, is the last's.
+    return {
+        name: (weights[name] + other) / 2 if other.is_floating_point() else other
+        for name, other in others.items()
+    }, steps
+
+
+def _weights_in(checkpoint: Path) -> tuple[dict[str, Tensor], int]:
+    """Return the averaged weights in a checkpoint, and its steps."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    weights = {
+        key.removeprefix("network."): value
+        for key, value in state["state_dict"].items()
+        if key.startswith("network.")
+    }
+    return weights, int(state["global_step"])
 
 
 def _in_one_window(recipe: Recipe) -> bool:

@@ -236,6 +236,33 @@ def test_a_training_without_validation_keeps_the_last_weights(
     assert read_card(trained.model).training["steps"] == 4
 
 
+def test_the_mean_of_the_best_and_the_last_weights_may_be_kept(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = import_module("domainseg.train")
+    # The first validation is the best.
+    scores = iter([0.9, 0.1, 0.5])
+    monkeypatch.setattr(room._Job, "score", lambda *_: next(scores))
+    trained = train(recipe(train={"keep": "mean"}), tmp_path / "out")
+    found = {}
+    for name in ("best", "last"):
+        path = tmp_path / "out" / "checkpoints" / f"{name}.ckpt"
+        state = torch.load(path, map_location="cpu", weights_only=False)
+        found[name] = {
+            key.removeprefix("network."): value
+            for key, value in state["state_dict"].items()
+            if key.startswith("network.")
+        }
+        assert state["global_step"] == {"best": 2, "last": 4}[name]
+    assert read_card(trained.model).training["steps"] == 4
+    differ = 0
+    for key, value in weights_of(trained).items():
+        best, last = found["best"][key], found["last"][key]
+        assert torch.equal(value, (best + last) / 2 if value.is_floating_point() else last)
+        differ += not torch.equal(best, last)
+    assert differ > 10
+
+
 @pytest.mark.parametrize(
     ("head", "model"),
     [
