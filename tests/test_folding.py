@@ -54,13 +54,15 @@ def test_no_normalisation_is_left_and_scores_are_the_same(name: str) -> None:
     network = trained(model.build(3, 2))
     left = norms(network)
     image = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(2))
+    folded = fold_batch_norms(network, channels=3, stride=model.stride)
     with torch.inference_mode():
         before = network(image)
-        folded = fold_batch_norms(network, channels=3, stride=model.stride)
         after = folded(image)
         again = network(image)
     assert left > 5
     # What stands beside the image has a normalisation of its own, behind no convolution.
+    # Its weights are plain tensors: what follows a gradient through it may use them.
+    assert not any(weight.is_inference() for weight in folded.parameters())
     assert norms(folded) == (model.self_similarity_px is not None)
     assert norms(network) == left
     assert torch.equal(before, again)

@@ -36,7 +36,8 @@ def fold_batch_norms(network: nn.Module, *, channels: int, stride: int) -> nn.Mo
     side = _CELLS * stride
     noise = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
     folded = copy.deepcopy(network)
-    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+    # Not in inference mode: weights that are made there cannot be used outside of it.
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
         with _noted(folded) as pairs:
             before = folded(noise)
         for convolution, norm in pairs:
