@@ -28,6 +28,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ from domainseg.train import train
 
 TOOLS = Path(__file__).resolve().parent / "peer_tools"
 MB = 1e6
+FEWEST = 5
+"""Images of a kind that has tables of its own."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,12 @@ PEERS = {
         ("stardist", "tensorflow-cpu"),
         ("stardist==0.9.2", "tensorflow-cpu==2.21"),
     ),
-    "cellpose": Peer("Cellpose 3.1.1", ("cellpose_peer.py",), ("cellpose",), ("cellpose==3.1.1",)),
+    "cellpose": Peer(
+        "Cellpose 3.1.1",
+        ("cellpose_peer.py",),
+        ("cellpose",),
+        ("cellpose==3.1.1", "pillow"),
+    ),
 }
 METHODS = ["quick", *PEERS]
 """Those that may be asked for: ours in the minutes of a peer, and the peers."""
@@ -272,7 +280,8 @@ def ours(name: str, model: Path, data: Path, out: Path) -> Result:
     folder.mkdir(parents=True, exist_ok=True)
     key_of(folder, (data / "index.csv").read_text(), model_sha256(model))
     (folder / "model.txt").write_text(str(model))
-    told = {"minutes": read_card(model).training["minutes"]}
+    training = read_card(model).training
+    told = {"minutes": training["minutes"], "steps": training["steps"]}
     command = [sys.executable, "ours_peer.py"]
     return labelled(f"domainseg, {name}", command, ("domainseg",), data, folder, told)
 
@@ -316,7 +325,7 @@ def gain(one: Result, other: Result, kind: str | None, reading: str) -> str:
     return f"{differences.mean():+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-COSTS = ("s/Mpx", "peak MB", "training, min", "installed, MB")
+COSTS = ("s/Mpx", "peak MB", "training, min", "steps", "installed, MB")
 
 
 def _ap_at(at: int) -> Callable[[Metrics], float]:
@@ -342,6 +351,7 @@ def scores_of(result: Result, kind: str | None) -> tuple[str, ...]:
         f"{told['seconds_per_mpx']:.2f}",
         f"{told['peak_mb']:.0f}",
         f"{told['minutes']:.1f}",
+        f"{told['steps']}",
         f"{told['installed_mb']:.0f}",
     )
 
@@ -379,7 +389,9 @@ def main() -> None:
     digest = hashlib.sha256((data / "index.csv").read_bytes()).hexdigest()
     results = kept(options.keep, made, {"index_sha256": digest, "minutes": options.minutes})
     best, *others = results
-    kinds = sorted({str(one["kind"]) for one in best.images})
+    # One or two images say nothing of a kind.
+    counts = Counter(str(one["kind"]) for one in best.images)
+    kinds = sorted(kind for kind, count in counts.items() if count >= FEWEST)
     for kind in (None, *kinds):
         print(f"\n{kind or 'all'}\n")
         show(("method", *READINGS, *COSTS), [scores_of(one, kind) for one in results])

@@ -17,6 +17,8 @@ from domainseg.recipe_sections import About
 from domainseg.shipped import shipped_models
 
 MB = 1e6
+FEWEST = 5
+"""Images of a kind, below which a card says that they are too few for scores of their own."""
 
 Table = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
 
@@ -43,6 +45,7 @@ def about_model(about: About) -> dict[str, Any]:
 def keep_tested(model: Path, found: Evaluation) -> None:
     """Keep what an evaluation of a model as it is found in its card; the weights stay.
 
+    Kinds of fewer than FEWEST images are named and have no scores of their own.
     The file is another one then: runs that were made with it are not gone on with.
 
     Raises:
@@ -67,11 +70,14 @@ def keep_tested(model: Path, found: Evaluation) -> None:
                 fix="drop --keep",
             )
         )
+    few = {one.name: one.images for one in found.kinds if one.images < FEWEST}
+    told = replace(found, kinds=tuple(one for one in found.kinds if one.name not in few))
     tables = [
         {"header": list(header), "rows": [list(row) for row in rows]}
-        for header, rows in found.tables()
+        for header, rows in told.tables()
     ]
-    save_model(path, weights, replace(card, tested={"part": part, "tables": tables}))
+    tested = {"part": part, "tables": tables, "few": few}
+    save_model(path, weights, replace(card, tested=tested))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,8 @@ def portrait(model: Path) -> Portrait:
     )
     if tables:
         facts.append(("scores", f"on the part {card.tested['part']} of its data, never trained on"))
+        few = card.tested.get("few", {}).items()
+        facts += [("scores", f"too few for a row: {name}, images: {count}") for name, count in few]
     return Portrait(path.stem, tuple(facts), tables)
 
 

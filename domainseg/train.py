@@ -32,7 +32,7 @@ from domainseg.instances.overlaps import overlap_instances, overlap_maps
 from domainseg.model_plane import ModelPlane, group_ranges, model_plane
 from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.heads.panoptic import PanopticHead
-from domainseg.models.model_file import ModelCard, read_card, save_model
+from domainseg.models.model_file import ModelCard, save_model
 from domainseg.models.network import whole_window_layers
 from domainseg.outside import seen_in_training
 from domainseg.recipe import Recipe, with_overrides
@@ -71,6 +71,7 @@ from domainseg.tiling.halo import (
 from domainseg.train_folder import (
     MODEL,
     RESOLVED,
+    ended,
     keep_digest,
     minutes_before,
     plan_training,
@@ -206,8 +207,10 @@ def train(
     ``metrics.csv``, TensorBoard logs and checkpoints. With ``resume`` the same call goes on
     with an interrupted training, from the end of its last whole epoch, and ends with the
     weights it would have had: the steps stay those that were planned, and of the recipe only
-    ``data.root``, ``train.workers``, ``evaluate``, ``report`` and ``about`` may differ. Where
-    nothing was interrupted yet it begins, where the training had ended it returns its model.
+    ``data.root``, ``train.workers``, ``train.keep``, ``train.file_precision``, ``evaluate``,
+    ``report`` and ``about`` may differ. Where nothing was interrupted yet it begins; where the
+    training had ended it returns its model, written anew where another of its weights is to be
+    kept, or at another precision.
 
     Raises:
         RecipeError: the recipe cannot be read or its parts do not fit.
@@ -218,8 +221,7 @@ def train(
     """
     begun, out = time.monotonic(), Path(out)
     plan = plan_training(Path(recipe), out, overrides=overrides, resume=resume)
-    if (out / MODEL).exists():
-        card = read_card(out / MODEL)
+    if card := ended(out, plan):
         return Trained(out / MODEL, dict(card.scores), float(card.training["minutes"]))
     begun -= minutes_before(out) * 60 if resume else 0.0
     # Before the work: a data card that there is not is to be named now, not at its end.
@@ -384,6 +386,8 @@ def _rehearse(job: _Job, segmenter: Segmenter, entry: Entry) -> None:
 def _finish(job: _Job, images: Sequence[Prepared], checkpoint: Path, *, begun: float) -> Trained:
     """Measure the halo and the scores of the best weights and write the model file."""
     weights, steps = _kept_weights(checkpoint, job.recipe.train.keep)
+    if job.recipe.train.file_precision == "fp16":
+        weights = {name: _halved(value) for name, value in weights.items()}
     job.network.load_state_dict(weights)
     halo_px, readings = _measured_halo(job, images)
     outcomes = [job.outcome(job.network, i) for i in range(len(job.source.splits.val))]
@@ -435,6 +439,11 @@ def _kept_weights(best: Path, keep: Literal["best", "mean"]) -> tuple[dict[str, 
         name: (weights[name] + other) / 2 if other.is_floating_point() else other
         for name, other in others.items()
     }, steps
+
+
+def _halved(value: Tensor) -> Tensor:
+    # What normalises has one value a channel: little in the file, much in the scores.
+    return value.half() if value.is_floating_point() and value.ndim > 1 else value
 
 
 def _weights_in(checkpoint: Path) -> tuple[dict[str, Tensor], int]:

@@ -18,8 +18,9 @@ from domainseg.model_plane import ModelPlane, median_diameter, model_plane, obje
 from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.heads.head import Truth
 from domainseg.models.heads.panoptic import PanopticHead
+from domainseg.models.model_file import ModelCard, read_card
 from domainseg.outside import looks_of
-from domainseg.recipe import Recipe, load_recipe, with_overrides
+from domainseg.recipe import Recipe, load_recipe, recipe_from_json, with_overrides
 from domainseg.records import Array, Sample
 from domainseg.run_folder import difference
 from domainseg.sources import Source, annotated, labelled, presence, truth_labels
@@ -29,8 +30,12 @@ from domainseg.training.size_weights import size_weights
 MODEL = "model.safetensors"
 RESOLVED = "recipe.yaml"
 IMAGES = "images.sha256"
-FREE = frozenset({"data.root", "train.workers", "evaluate", "report", "about"})
-"""What a resumed training may be told otherwise: none of it changes its weights."""
+ENDING = ("keep", "file_precision")
+"""Values of ``train`` that matter after the last step only."""
+FREE = frozenset(
+    {"data.root", "train.workers", "evaluate", "report", "about", *(f"train.{e}" for e in ENDING)}
+)
+"""What a resumed training may be told otherwise: none of it changes its steps."""
 
 
 def plan_training(recipe: Path, out: Path, *, overrides: Sequence[str], resume: bool) -> Recipe:
@@ -74,6 +79,16 @@ def _resumed(plan: Recipe, before: Recipe, out: Path) -> Recipe:
             )
         )
     return plan
+
+
+def ended(out: Path, plan: Recipe) -> ModelCard | None:
+    """Return the card of a training that has ended as ``plan`` wants it to, None of another."""
+    if not (out / MODEL).exists():
+        return None
+    card = read_card(out / MODEL)
+    before = recipe_from_json(card.recipe, where=str(out / MODEL)).train
+    same = all(getattr(before, name) == getattr(plan.train, name) for name in ENDING)
+    return card if same else None
 
 
 def minutes_before(out: Path) -> float:

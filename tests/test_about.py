@@ -54,7 +54,8 @@ def test_scores_are_kept_and_the_weights_stay(bright_model: Write, tmp_path: Pat
     model = bright_model()
     _, before = read_model(model)
     truth = np.kron(np.eye(3, dtype=np.int32), np.ones((4, 4), np.int32))
-    found = evaluate_pairs([LabelPair("a", truth, truth, kind="stained")])
+    kinds = {**dict.fromkeys("abcde", "stained"), "f": "bright", "g": None}
+    found = evaluate_pairs([LabelPair(name, truth, truth, kind=kinds[name]) for name in kinds])
     keep_tested(model, found)
     card, after = read_model(model)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -62,8 +63,9 @@ def test_scores_are_kept_and_the_weights_stay(bright_model: Write, tmp_path: Pat
     assert card.tested["part"] == "test"
     (table, *_) = shown.tables
     assert table[0][0] == "images of"
-    assert table[1][0][0] == "stained"
+    assert [row[:2] for row in table[1]] == [("stained", "5"), ("all", "7")]
     assert "1.000" in table[1][0]
+    assert ("scores", "too few for a row: bright, images: 1") in shown.facts
 
 
 def test_scores_of_what_a_model_learned_from_are_not_kept(bright_model: Write) -> None:

@@ -17,7 +17,7 @@ from domainseg.errors import InputError, ModelFileError, RecipeError
 from domainseg.images.normalise import Range
 from domainseg.model_plane import group_range, group_ranges, model_plane, object_diameter
 from domainseg.models.heads.detection import DetectionHead
-from domainseg.models.model_file import read_model, save_model
+from domainseg.models.model_file import find_model, read_model, save_model
 from domainseg.recipe import recipe_from_json
 from domainseg.records import Entry, Instances, Sample
 from domainseg.segmenter import choose_device, choose_precision, open_segmenter, segment
@@ -325,3 +325,11 @@ def test_precision_is_what_was_asked_for() -> None:
     assert choose_precision("fp32", cpu) == "fp32"
     assert choose_precision("bf16", cpu) == "bf16"
     assert choose_precision("auto", torch.device("mps")) == "fp32"
+
+
+def test_an_opened_model_that_draws_maps_is_folded() -> None:
+    segmenter, _ = open_segmenter(find_model(Path("nuclei")))
+    assert segmenter.make_maps.folded
+    network = segmenter.make_maps.network
+    assert not network.training
+    assert not any(isinstance(one, nn.BatchNorm2d) for one in network.modules())

@@ -24,6 +24,7 @@ from domainseg.models.model_file import ModelCard, read_card, read_model
 from domainseg.predict import predict
 from domainseg.recipe import load_recipe, recipe_from_json
 from domainseg.records import Entry, Instances, Sample
+from domainseg.segmenter import open_segmenter
 from domainseg.sources import open_source
 from domainseg.train import Trained, train
 from domainseg.train_folder import keep_digest, minutes_before, prepare
@@ -261,6 +262,26 @@ def test_the_mean_of_the_best_and_the_last_weights_may_be_kept(
         assert torch.equal(value, (best + last) / 2 if value.is_floating_point() else last)
         differ += not torch.equal(best, last)
     assert differ > 10
+
+
+def test_a_training_that_has_ended_may_be_kept_otherwise(recipe: Recipe, tmp_path: Path) -> None:
+    plan, out = recipe(), tmp_path / "out"
+    whole = weights_of(train(plan, out))
+    size = (out / "model.safetensors").stat().st_size
+    metrics = (out / "metrics.csv").read_text()
+    halves = train(plan, out, overrides=["train.file_precision=fp16"], resume=True)
+    assert halves.model.stat().st_size < 0.7 * size
+    for key, value in weights_of(halves).items():
+        convolution = value.is_floating_point() and value.ndim > 1
+        assert value.dtype == (torch.float16 if convolution else whole[key].dtype)
+        assert torch.equal(value, whole[key].to(value.dtype))
+    # It opens, and nothing was trained again.
+    segmenter, card = open_segmenter(halves.model)
+    assert {one.dtype for one in segmenter.make_maps.network.parameters()} == {torch.float32}
+    assert card.recipe["train"]["file_precision"] == "fp16"
+    assert (out / "metrics.csv").read_text() == metrics
+    again = train(plan, out, overrides=["train.keep=mean"], resume=True)
+    assert_same(again, train(recipe(train={"keep": "mean"}), tmp_path / "mean"))
 
 
 @pytest.mark.parametrize(
