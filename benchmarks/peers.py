@@ -170,7 +170,9 @@ def python_of(peer: Peer, key: str, out: Path) -> Path:
     python = folder / "bin" / "python"
     if not (folder / ".done").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *peer.packages], check=True)
+        # What reads the sizes of packages needs packaging.
+        wanted = (*peer.packages, "packaging")
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
         (folder / ".done").touch()
     return python
 

@@ -1,4 +1,4 @@
-"""``domainseg demo``: the main job with the models that ship: a slide, tissue and a wafer."""
+"""``domainseg demo``: the main job with the models that ship: slide, tissue, wafer, wafer maps."""
 
 from __future__ import annotations
 
@@ -45,13 +45,23 @@ WAFER = {
 """A wafer of the pixels that the shipped model learned from, with all lengths times ten."""
 
 
-PARTS = ("made-slide", "slide", "tissue", "made-wafer", "wafer")
+MAPS = {
+    "name": "wafer_maps",
+    "style": "wm811k",
+    "train": 1,
+    "val": 0,
+    "test": 16,
+    "none": 0,
+    "seed": 24,
+}
+"""Sixteen maps, every pattern among them; the one to train on is not looked at."""
+PARTS = ("made-slide", "slide", "tissue", "made-wafer", "wafer", "maps")
 MARK = ".domainseg-demo"
 """A file that says that the folders beside it are a demonstration's."""
 
 
 def demonstrate(out: Path) -> None:
-    """Find nuclei of a made-up slide and of real tissue, and the defects of a made-up wafer.
+    """Find nuclei, made-up and of real tissue, defects of a made-up wafer, patterns of wafer maps.
 
     Raises:
         OutputError: ``out`` holds folders of the same names that no demonstration made.
@@ -60,10 +70,12 @@ def demonstrate(out: Path) -> None:
     _slide(out)
     tissue = _tissue(out)
     _wafer(out)
+    maps = _maps(out)
     say("open the pages in a browser:")
     say(f"  slide, judged    {out / 'slide' / 'verdict' / 'report.html'}")
     say(f"  tissue           {tissue}")
     say(f"  wafer, judged    {out / 'wafer' / 'verdict' / 'report.html'}")
+    say(f"  wafer maps       {maps}")
 
 
 def _begin(out: Path) -> None:
@@ -176,3 +188,28 @@ def _wafer(out: Path) -> None:
         die_grid=grid,
         title="Made-up wafer",
     )
+
+
+def _maps(out: Path) -> Path:
+    """Return the page about made-up wafer maps: which pattern, and which dies carry it."""
+    from domainseg.evaluate import evaluate_model
+    from domainseg.inspection import inspect
+    from domainseg.runs import RunOptions
+
+    loader = ", ".join(f"{name}: {value}" for name, value in MAPS.items())
+    made_up = (
+        "data.root=null",
+        "data.also=[]",
+        "data.split={by: column, column: split}",
+        f"data.loader={{{loader}}}",
+    )
+    with Meter("map") as meter:
+        scores = evaluate_model(
+            "wafermap",
+            out=out / "maps",
+            options=RunOptions(overrides=made_up),
+            tell=meter.step,
+        )
+    for table in scores.tables():
+        show_table(*table)
+    return inspect([out / "maps"], out=out / "maps" / "page", title="Made-up wafer maps")
