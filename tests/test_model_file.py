@@ -77,7 +77,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_card(tmp_path / "no.safetensors")
     assert str(caught.value) == (
         f"{tmp_path / 'no.safetensors'}: found no such file, wanted a model; "
-        "train one with `domainseg train`, or name one that ships: nuclei, wafer."
+        "train one with `domainseg train`, or name one that ships: nuclei, wafer, wafermap."
     )
 
 
