@@ -391,7 +391,6 @@ def main() -> None:
     digest = hashlib.sha256((data / "index.csv").read_bytes()).hexdigest()
     results = kept(options.keep, made, {"index_sha256": digest, "minutes": options.minutes})
     best, *others = results
-    # One or two images say nothing of a kind.
     counts = Counter(str(one["kind"]) for one in best.images)
     kinds = sorted(kind for kind, count in counts.items() if count >= FEWEST)
     for kind in (None, *kinds):

@@ -124,7 +124,7 @@ def portrait(model: Path) -> Portrait:
     if tables:
         facts.append(("scores", f"on the part {card.tested['part']} of its data, never trained on"))
         few = card.tested.get("few", {}).items()
-        facts += [("scores", f"too few for a row: {name}, images: {count}") for name, count in few]
+        facts += [("too few", f"{name}, images: {count}; counted in all") for name, count in few]
     return Portrait(path.stem, tuple(facts), tables)
 
 

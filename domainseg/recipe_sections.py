@@ -154,8 +154,8 @@ class Train(Section):
         ema_decay: of the running average of the weights that is kept.
         keep: the running average with the ``best`` validation score, or the ``mean`` of that one
             and of the last: two places on one path, between which errors are often smaller.
-        file_precision: of the weights of convolutions in the model file; ``fp16`` halves the file,
-            and halo and scores in it are those of the halved weights.
+        file_precision: of weights of two dimensions and more in the model file; ``fp16`` halves
+            the file, and halo and scores in it are those of the halved weights.
         clip_norm: largest gradient norm.
         patience: epochs without a better validation score before it ends.
         precision: ``auto`` is bf16 where the processor computes in it, else fp32.

@@ -210,7 +210,7 @@ def train(
     ``data.root``, ``train.workers``, ``train.keep``, ``train.file_precision``, ``evaluate``,
     ``report`` and ``about`` may differ. Where nothing was interrupted yet it begins; where the
     training had ended it returns its model, written anew where another of its weights is to be
-    kept, or at another precision.
+    kept, or at another precision; what `tune` and `evaluate --keep` had put into it is gone then.
 
     Raises:
         RecipeError: the recipe cannot be read or its parts do not fit.

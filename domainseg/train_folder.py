@@ -24,6 +24,7 @@ from domainseg.recipe import Recipe, load_recipe, recipe_from_json, with_overrid
 from domainseg.records import Array, Sample
 from domainseg.run_folder import difference
 from domainseg.sources import Source, annotated, labelled, presence, truth_labels
+from domainseg.training.loop import LAST
 from domainseg.training.prepared import Places, Prepared, find_places, save_planes
 from domainseg.training.size_weights import size_weights
 
@@ -82,12 +83,25 @@ def _resumed(plan: Recipe, before: Recipe, out: Path) -> Recipe:
 
 
 def ended(out: Path, plan: Recipe) -> ModelCard | None:
-    """Return the card of a training that has ended as ``plan`` wants it to, None of another."""
+    """Return the card of a training that has ended as ``plan`` wants it to, None of another.
+
+    Raises:
+        OutputError: the model is to be written anew, and its checkpoints are gone.
+    """
     if not (out / MODEL).exists():
         return None
     card = read_card(out / MODEL)
     before = recipe_from_json(card.recipe, where=str(out / MODEL)).train
     same = all(getattr(before, name) == getattr(plan.train, name) for name in ENDING)
+    if not same and not (out / "checkpoints" / f"{LAST}.ckpt").is_file():
+        raise OutputError(
+            sentence(
+                out,
+                found=f"a model without its checkpoints, and another {' or '.join(ENDING)}",
+                wanted="the checkpoints that it was made from",
+                fix="restore them, or leave these values as they were",
+            )
+        )
     return card if same else None
 
 

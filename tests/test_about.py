@@ -65,7 +65,7 @@ def test_scores_are_kept_and_the_weights_stay(bright_model: Write, tmp_path: Pat
     assert table[0][0] == "images of"
     assert [row[:2] for row in table[1]] == [("stained", "5"), ("all", "7")]
     assert "1.000" in table[1][0]
-    assert ("scores", "too few for a row: bright, images: 1") in shown.facts
+    assert ("too few", "bright, images: 1; counted in all") in shown.facts
 
 
 def test_scores_of_what_a_model_learned_from_are_not_kept(bright_model: Write) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -281,6 +282,11 @@ def test_a_training_that_has_ended_may_be_kept_otherwise(recipe: Recipe, tmp_pat
     assert card.recipe["train"]["file_precision"] == "fp16"
     assert (out / "metrics.csv").read_text() == metrics
     again = train(plan, out, overrides=["train.keep=mean"], resume=True)
+    shutil.copytree(out, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoints"))
+    kept = (tmp_path / "bare" / "model.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="found a model without its checkpoints"):
+        train(plan, tmp_path / "bare", resume=True)
+    assert (tmp_path / "bare" / "model.safetensors").read_bytes() == kept
     assert_same(again, train(recipe(train={"keep": "mean"}), tmp_path / "mean"))
 
 

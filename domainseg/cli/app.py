@@ -293,7 +293,7 @@ reporting.add_to(app)
 
 @app.command()
 def demo(out: Out = Path("runs/demo")) -> None:
-    """Nuclei of a made-up slide and of tissue, defects of a wafer, wafer maps; a page each."""
+    """Nuclei, of tissue too, defects and wafer maps, the others made up; a page each."""
     from domainseg.cli.demonstration import demonstrate
 
     demonstrate(out)

@@ -49,7 +49,7 @@ class ModelCard:
         about: title, data sets with licence and citation, licence of the weights, limits.
         seen: how the training images look and how large their objects are; empty where that
             was not measured.
-        tested: what `evaluate` found on held-out data: part, images, tables.
+        tested: what `evaluate` found on held-out data: part, tables, kinds of too few images.
     """
 
     recipe: Mapping[str, Any]
