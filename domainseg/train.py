@@ -442,8 +442,11 @@ def _kept_weights(best: Path, keep: Literal["best", "mean"]) -> tuple[dict[str, 
 
 
 def _halved(value: Tensor) -> Tensor:
-    # What normalises has one value a channel: little in the file, much in the scores.
-    return value.half() if value.is_floating_point() and value.ndim > 1 else value
+    """Return a weight at half precision, or as it is: one value a channel, or beyond its range."""
+    if not value.is_floating_point() or value.ndim < 2:
+        return value
+    halved = value.half()
+    return halved if bool(halved.isfinite().all()) else value
 
 
 def _weights_in(checkpoint: Path) -> tuple[dict[str, Tensor], int]:
