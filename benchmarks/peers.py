@@ -1,4 +1,4 @@
-"""Other tools on the same images, the same machine and the same budget, in two tables.
+"""Other tools on the same images, the same machine and the same budget, in a few tables.
 
     python benchmarks/peers.py DATA OUT [--minutes 30] [--only stardist cellpose ...]
         [--ours NAME=MODEL ...] [--keep docs/peers]
@@ -12,8 +12,9 @@ again where minutes, images, script or model are others. All methods take hours:
 the scores of each are kept by image in a folder, and those that are there of methods that were not
 asked for, measured on another day on such a machine, stand in the tables too.
 
-AP is TP / (TP + FP + FN), the mean over images, as are PQ and AJI here; the second table holds the
-first of ours less each other method, with the paired bootstrap 95 % interval over images. Seconds
+AP is TP / (TP + FP + FN), the mean over images, as are PQ and AJI here; after it comes each of ours
+less each other method, with the paired bootstrap 95 % interval over images: those of as many
+minutes are the fair ones. The last table says what each began from and was given. Seconds
 a Mpx are those of the test images, one by one, from pixels to labels, after one to warm up; memory
 is the peak of the process at that. The size of an installation is that of the packages that the
 tool asks for, and those that these ask for, on disk.
@@ -30,7 +31,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ import psutil
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+import domainseg
 from domainseg.instances.evaluation import Evaluation, LabelPair, evaluate_pairs
 from domainseg.instances.matching import THRESHOLDS, Metrics
 from domainseg.models.model_file import find_model, model_sha256, read_card
@@ -46,9 +48,27 @@ from domainseg.quality.bootstrap import mean_interval
 from domainseg.train import train
 
 TOOLS = Path(__file__).resolve().parent / "peer_tools"
+CODE = Path(domainseg.__file__).parent
 MB = 1e6
+OURS = "domainseg, "
+"""Before the names of models of ours."""
 FEWEST = 5
 """Images of a kind that has tables of its own."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a method begins from and is given.
+
+    Attributes:
+        weights: before its training.
+        data: that it is trained on.
+        rules: of what makes objects of its output: which, and on what they are chosen.
+    """
+
+    weights: str
+    data: str
+    rules: str
 
 
 @dataclass(frozen=True)
@@ -58,37 +78,51 @@ class Peer:
     Attributes:
         name: in the table.
         script: in ``peer_tools/``, with its leading arguments.
+        given: what it was given.
         tools: packages that a user of it installs.
         packages: of an environment of its own, with their versions; none runs in this one.
     """
 
     name: str
     script: tuple[str, ...]
+    given: Given
     tools: tuple[str, ...]
     packages: tuple[str, ...] = ()
 
 
+IMAGENET = "an encoder's ImageNet weights"
+SCRATCH = "random weights"
+
 PEERS = {
-    "otsu": Peer("Otsu + watershed", ("otsu_peer.py",), ("scikit-image",)),
+    "otsu": Peer(
+        "Otsu + watershed",
+        ("otsu_peer.py",),
+        Given("nothing", "nothing", "constants, on validation images"),
+        ("scikit-image",),
+    ),
     "smp": Peer(
         "smp U-Net, thresholded",
         ("torch_peer.py", "smp"),
+        Given(IMAGENET, "train", "threshold and size, on validation images"),
         ("segmentation-models-pytorch", "albumentations", "scikit-image"),
     ),
     "monai": Peer(
         "MONAI U-Net, thresholded",
         ("torch_peer.py", "monai"),
+        Given(SCRATCH, "train", "threshold and size, on validation images"),
         ("monai", "albumentations", "scikit-image"),
     ),
     "stardist": Peer(
         "StarDist 0.9.2",
         ("stardist_peer.py",),
+        Given(SCRATCH, "train", "its two thresholds, on validation images"),
         ("stardist", "tensorflow-cpu"),
-        ("stardist==0.9.2", "tensorflow-cpu==2.21"),
+        ("stardist==0.9.2", "tensorflow-cpu==2.21", "pillow"),
     ),
     "cellpose": Peer(
         "Cellpose 3.1.1",
         ("cellpose_peer.py",),
+        Given(SCRATCH, "train", "its defaults"),
         ("cellpose",),
         ("cellpose==3.1.1", "pillow"),
     ),
@@ -103,23 +137,25 @@ class Result:
 
     Attributes:
         name: in the table.
+        given: what it was given.
         images: name, kind and READINGS of each image.
         told: what it cost, by name.
     """
 
     name: str
+    given: Given
     images: tuple[dict[str, Any], ...]
     told: Mapping[str, Any]
 
     @classmethod
-    def of(cls, name: str, found: Evaluation, told: Mapping[str, Any]) -> Result:
+    def of(cls, name: str, given: Given, found: Evaluation, told: Mapping[str, Any]) -> Result:
         """Return what an evaluation says."""
         rows = (
             {"image": row.id, "kind": row.kind}
             | {reading: round(of(row.metrics), 6) for reading, of in READINGS.items()}
             for row in found.images
         )
-        return cls(name, tuple(rows), told)
+        return cls(name, given, tuple(rows), told)
 
     def of_kind(self, kind: str | None) -> dict[str, dict[str, Any]]:
         """Return the rows of images of a kind, by name; of all for None."""
@@ -137,6 +173,7 @@ def kept(folder: Path | None, made: Mapping[str, Result], of: Mapping[str, Any])
     for key, one in made.items():
         content = {
             "name": one.name,
+            "given": asdict(one.given),
             "of": dict(of),
             "made": {"day": time.strftime("%Y-%m-%d"), "machine": machine()},
             "told": dict(one.told),
@@ -149,7 +186,8 @@ def kept(folder: Path | None, made: Mapping[str, Result], of: Mapping[str, Any])
         if path.stem in made:
             continue
         if one["of"] == dict(of):
-            others.append(Result(one["name"], tuple(one["images"]), one["told"]))
+            given = Given(**one["given"])
+            others.append(Result(one["name"], given, tuple(one["images"]), one["told"]))
         else:
             print(f"{path}: measured of other images or in other minutes, left out")
     return [*made.values(), *others]
@@ -168,17 +206,18 @@ def python_of(peer: Peer, key: str, out: Path) -> Path:
         return Path(sys.executable)
     folder = out / "envs" / key
     python = folder / "bin" / "python"
-    if not (folder / ".done").exists():
+    # What reads the sizes of packages needs packaging.
+    wanted = (*peer.packages, "packaging")
+    done = folder / "packages.txt"
+    if not done.exists() or done.read_text().split() != list(wanted):
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        # What reads the sizes of packages needs packaging.
-        wanted = (*peer.packages, "packaging")
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
-        (folder / ".done").touch()
+        done.write_text("\n".join(wanted))
     return python
 
 
 INSTALLED = """
-import json, re, sys
+import json, pathlib, re, sys
 from importlib.metadata import PackageNotFoundError, distribution
 from packaging.requirements import Requirement
 waiting, seen, size = list(sys.argv[1:]), set(), 0
@@ -191,9 +230,13 @@ while waiting:
         found = distribution(name)
     except PackageNotFoundError:
         continue
-    for file in found.files or ():
-        at = file.locate()
-        size += at.lstat().st_size if at.is_file() else 0
+    files = [file.locate() for file in found.files or ()]
+    editable = json.loads(found.read_text("direct_url.json") or "{}").get("dir_info", {})
+    if editable.get("editable"):
+        # Of a checkout, what an installation would copy: the package of that name.
+        package = __import__(name.replace("-", "_")).__file__
+        files += pathlib.Path(package).parent.rglob("*")
+    size += sum(at.lstat().st_size for at in files if at.is_file() and at.suffix != ".pyc")
     for text in found.requires or ():
         asked = Requirement(text)
         if asked.marker is None or asked.marker.evaluate({"extra": ""}):
@@ -273,19 +316,26 @@ def run(key: str, peer: Peer, data: Path, out: Path, minutes: float) -> Result:
     if not (folder / "train.json").exists():
         peak_of([*command, "train", str(data), str(folder), str(minutes)], folder / "train.log")
     told = json.loads((folder / "train.json").read_text())
-    return labelled(peer.name, command, peer.tools, data, folder, told)
+    return labelled(peer.name, peer.given, command, peer.tools, data, folder, told)
 
 
 def ours(name: str, model: Path, data: Path, out: Path) -> Result:
     """Return what a model of ours reaches, through the same steps as a peer."""
     folder = out / f"ours-{name.replace(' ', '-')}"
     folder.mkdir(parents=True, exist_ok=True)
-    key_of(folder, (data / "index.csv").read_text(), model_sha256(model))
+    code = (path.read_text() for path in sorted(CODE.rglob("*.py")))
+    key_of(folder, (data / "index.csv").read_text(), model_sha256(model), *code)
     (folder / "model.txt").write_text(str(model))
-    training = read_card(model).training
-    told = {"minutes": training["minutes"], "steps": training["steps"]}
+    card = read_card(model)
+    told = {"minutes": card.training["minutes"], "steps": card.training["steps"]}
+    also = len(card.recipe["data"].get("also") or ())
+    given = Given(
+        IMAGENET,
+        "train and made-up scenes" if also else "train",
+        "of its card, on validation images",
+    )
     command = [sys.executable, "ours_peer.py"]
-    return labelled(f"domainseg, {name}", command, ("domainseg",), data, folder, told)
+    return labelled(f"{OURS}{name}", given, command, ("domainseg",), data, folder, told)
 
 
 def ours_in(minutes: float, data: Path, out: Path) -> Path:
@@ -299,6 +349,7 @@ def ours_in(minutes: float, data: Path, out: Path) -> Path:
 
 def labelled(
     name: str,
+    given: Given,
     command: Sequence[str],
     tools: Sequence[str],
     data: Path,
@@ -316,7 +367,7 @@ def labelled(
         }
         (folder / "told.json").write_text(json.dumps(made))
     told = json.loads((folder / "told.json").read_text())
-    return Result.of(name, scored(data, folder / "labels"), told)
+    return Result.of(name, given, scored(data, folder / "labels"), told)
 
 
 def gain(one: Result, other: Result, kind: str | None, reading: str) -> str:
@@ -390,14 +441,20 @@ def main() -> None:
             made[key] = run(key, PEERS[key], data, out, options.minutes)
     digest = hashlib.sha256((data / "index.csv").read_bytes()).hexdigest()
     results = kept(options.keep, made, {"index_sha256": digest, "minutes": options.minutes})
-    best, *others = results
-    counts = Counter(str(one["kind"]) for one in best.images)
+    mine = [one for one in results if one.name.startswith(OURS)]
+    counts = Counter(str(one["kind"]) for one in results[0].images)
     kinds = sorted(kind for kind, count in counts.items() if count >= FEWEST)
     for kind in (None, *kinds):
         print(f"\n{kind or 'all'}\n")
         show(("method", *READINGS, *COSTS), [scores_of(one, kind) for one in results])
-        rows = [(one.name, *(gain(best, one, kind, each) for each in READINGS)) for one in others]
-        show((f"{best.name} less", *READINGS), rows)
+        for first in mine:
+            others = [one for one in results if one is not first]
+            rows = [
+                (one.name, *(gain(first, one, kind, each) for each in READINGS)) for one in others
+            ]
+            show((f"{first.name} less", *READINGS), rows)
+    given = [(one.name, *asdict(one.given).values()) for one in results]
+    show(("method", "begins from", "trained on", "rules"), given)
 
 
 if __name__ == "__main__":

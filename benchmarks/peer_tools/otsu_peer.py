@@ -14,7 +14,7 @@ import numpy as np
 from shared import main
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from nuclei import otsu_watershed
+from otsu import otsu_watershed
 
 Array = np.ndarray[Any, Any]
 
