@@ -18,7 +18,7 @@ from domainseg.errors import OutputError, UsageError, sentence
 from domainseg.images.channels import DIE_FAILS, DIE_MAP, as_channels
 from domainseg.images.normalise import Range
 from domainseg.instances.export import write_coco
-from domainseg.instances.image_labels import NONE
+from domainseg.instances.image_labels import NONE, strongest_class
 from domainseg.instances.measure import measure
 from domainseg.instances.planes import union
 from domainseg.model_plane import group_ranges, model_plane
@@ -71,8 +71,8 @@ def predict_data(
 
     ``data`` is the folder that the recipe's loader opens; all its images are taken, whatever
     the recipe's split. ``images.csv`` has a row an image: the classes found, joined by ``+``,
-    or ``None``, the highest score of each class, and of a wafer map its dies, those that
-    fail, and the share of these that lies in a pattern. ``objects.parquet`` is the table of
+    or ``None``, the one of the object of highest score, the highest score of each class, and
+    of a wafer map its dies, those that fail, and the share of these that lies in a pattern. ``objects.parquet`` is the table of
     `measure`; of a wafer map ``intensity_mean_fail`` is the share of an object's dies that
     fail.
     Each image is held whole, one at a time, and the table in memory.
@@ -196,6 +196,7 @@ def _row(classes: tuple[str, ...], sample: Sample, objects: Instances) -> dict[s
     row: dict[str, Any] = {
         "image": sample.id,
         "labels": "+".join(present) or NONE,
+        "strongest": (*classes, NONE)[strongest_class(objects, len(classes))],
         "objects": len(objects),
         **{f"score_{name}": float(score) for name, score in zip(classes, best, strict=True)},
     }

@@ -51,6 +51,8 @@ def test_each_image_has_a_row_and_each_group_of_dies_one(
     assert (run.images, run.objects) == (3, 3 + 1 + 2)
     images = pl.read_csv(run.folder / "images.csv")
     assert images["labels"].to_list() == [RING, f"{RING}+{SPOT}", f"{RING}+{SPOT}"]
+    # Of two patterns the one of higher score; of equal scores the larger one.
+    assert images["strongest"].to_list() == [RING] * 3
     assert images["dies"].to_list() == [50 * 52] * 3
     assert images["failing_dies"].to_list() == [0, 9, 8]
     assert images["failing_share_in_patterns"].to_list() == [None, 1.0, 1.0]

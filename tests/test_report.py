@@ -516,3 +516,13 @@ def test_evenly_spaced_names_hold_the_first_and_the_last() -> None:
     assert evenly_spaced(names, 4) == ["0", "3", "6", "9"]
     assert evenly_spaced(names, 10) == names
     assert evenly_spaced([], 4) == []
+
+
+def test_a_tiny_picture_is_enlarged_in_squares_and_a_larger_one_is_smoothed() -> None:
+    pictures = tuple(
+        Picture(b"\x89PNG", "image/png", width, 9, "dies", str(width), "") for width in (128, 129)
+    )
+    source = html.render(document(Gallery("g", pictures)))
+    shown = {one["width"]: one.get("class") for one in Page(source).named("img")}
+    assert shown == {"128": "pixels", "129": None}
+    assert "img.pixels { image-rendering: pixelated; }" in source

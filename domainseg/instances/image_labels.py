@@ -94,7 +94,7 @@ def image_labels(
     covered = None
     if failing is not None and labels.any() and failing.any():
         covered = float(np.mean(union(predicted)[failing]))
-    return ImageLabels(id_, labels, found, _strongest(predicted, len(labels)), ious, covered)
+    return ImageLabels(id_, labels, found, strongest_class(predicted, len(labels)), ious, covered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,8 +340,11 @@ def macro_f1(classes: Sequence[ClassF1]) -> float:
     return math.fsum(scores) / len(scores) if scores else math.nan
 
 
-def _strongest(predicted: Instances, none: int) -> int:
-    """Return the class of the object of highest score, ``none`` without an object."""
+def strongest_class(predicted: Instances, none: int) -> int:
+    """Return the class of the object of highest score, ``none`` without an object.
+
+    Of equal scores the larger object counts, then the one with the lower number.
+    """
     if not len(predicted):
         return none
     order = np.lexsort((-predicted.ids, predicted.areas_px(), predicted.scores))

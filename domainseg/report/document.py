@@ -130,6 +130,10 @@ class Table:
                 )
 
 
+TINY_PX = 128
+"""Longest side of a picture that is shown as squares, not smoothed: a wafer map is one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """Encoded pixels with what they show in words.
@@ -144,6 +148,11 @@ class Picture:
     alt: str
     title: str
     note: str = ""
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the page enlarges it so far that its pixels are meant to be seen."""
+        return max(self.width, self.height) <= TINY_PX
 
 
 @dataclass(frozen=True, slots=True)
