@@ -72,9 +72,9 @@ def predict_data(
     ``data`` is the folder that the recipe's loader opens; all its images are taken, whatever
     the recipe's split. ``images.csv`` has a row an image: the classes found, joined by ``+``,
     or ``None``, the one of the object of highest score, the highest score of each class, and
-    of a wafer map its dies, those that fail, and the share of these that lies in a pattern. ``objects.parquet`` is the table of
-    `measure`; of a wafer map ``intensity_mean_fail`` is the share of an object's dies that
-    fail.
+    of a wafer map its dies, those that fail, and the share of these that lies in a pattern.
+    ``objects.parquet`` is the table of `measure`; of a wafer map ``intensity_mean_fail`` is the
+    share of an object's dies that fail.
     Each image is held whole, one at a time, and the table in memory.
 
     Raises:
