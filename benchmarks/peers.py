@@ -339,10 +339,15 @@ def ours(name: str, model: Path, data: Path, out: Path) -> Result:
 
 
 def ours_in(minutes: float, data: Path, out: Path) -> Path:
-    """Train the recipe `nuclei-unet` for as many minutes as a peer, as far as that is not done."""
+    """Train the recipe `nuclei-unet` for a tenth less than a peer, as far as that is not done."""
     folder = out / f"nuclei-{minutes:g}"
     if not (folder / "model.safetensors").exists():
-        planned = (f"data.root={data}", "train.max_steps=null", f"train.max_minutes={minutes}")
+        # Minutes become steps beforehand, and the machine may be slower by then.
+        planned = (
+            f"data.root={data}",
+            "train.max_steps=null",
+            f"train.max_minutes={0.9 * minutes:g}",
+        )
         train("nuclei-unet", folder, overrides=planned, resume=folder.exists())
     return folder / "model.safetensors"
 

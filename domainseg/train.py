@@ -337,6 +337,7 @@ def _planned_steps(job: _Job, images: Sequence[Prepared], *, gone_s: float) -> R
         _batches(job, images),
         device=job.device,
         bf16=job.precision == "bf16",
+        minutes=options.max_minutes,
     )
     validation_s = _seconds_per_validation(job)
     steps = steps_within(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -426,10 +427,38 @@ def test_minutes_that_preparing_uses_up_are_refused(
 def test_a_step_is_timed_by_the_later_half(monkeypatch: pytest.MonkeyPatch) -> None:
     from domainseg.training import timing
 
-    clock = iter([0.0, 9.0, 9.0, 9.5, 9.5, 10.5, 10.5, 13.5, 13.5])
+    clock = iter([0.0, 0.0, 9.0, 9.0, 9.5, 9.5, 10.5, 10.5, 13.5, 13.5])
     monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     batches = DataLoader(Waves(), batch_size=2, sampler=Numbers(8))
     found = seconds_per_step(
-        network(), MapObjective(loss), batches, device=torch.device("cpu"), bf16=False
+        network(), MapObjective(loss), batches, device=torch.device("cpu"), bf16=False, minutes=1
     )
     assert found == pytest.approx((1.0 + 3.0) / 2)
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(0.1, 12), (20, 18), (30, 27)])
+def test_a_longer_training_is_timed_longer(
+    minutes: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from domainseg.training import timing
+
+    # Two calls a step: each takes a second.
+    clock = (0.5 * call for call in itertools.count())
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    drawn: list[int] = []
+    batches = DataLoader(Waves(), batch_size=1, sampler=Numbers(99))
+
+    def told() -> Iterator[Any]:
+        for number, batch in enumerate(batches):
+            drawn.append(number)
+            yield batch
+
+    seconds_per_step(
+        network(),
+        MapObjective(loss),
+        told(),
+        device=torch.device("cpu"),
+        bf16=False,
+        minutes=minutes,
+    )
+    assert len(drawn) == pytest.approx(steps, abs=1)
