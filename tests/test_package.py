@@ -109,6 +109,10 @@ def test_a_wheel_carries_nothing_else(wheel: Path) -> None:
     assert {top.rpartition(".")[2] for top in tops} == {"domainseg", "dist-info"}
 
 
+def test_a_wheel_is_quickly_had(wheel: Path) -> None:
+    assert wheel.stat().st_size < 45e6
+
+
 def test_an_installed_wheel_finds_its_recipes_and_cards(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
