@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 import domainseg
+from domainseg.about import FEWEST
 from domainseg.instances.evaluation import Evaluation, LabelPair, evaluate_pairs
 from domainseg.instances.matching import THRESHOLDS, Metrics
 from domainseg.models.model_file import find_model, model_sha256, read_card
@@ -52,8 +53,6 @@ CODE = Path(domainseg.__file__).parent
 MB = 1e6
 OURS = "domainseg, "
 """Before the names of models of ours."""
-FEWEST = 5
-"""Images of a kind that has tables of its own."""
 
 
 @dataclass(frozen=True)
