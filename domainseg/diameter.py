@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from domainseg.errors import UsageError, sentence
-from domainseg.images.appearance import spread_windows
 from domainseg.images.normalise import Range
+from domainseg.images.regions import Inspected
+from domainseg.images.windows import inspected_windows
 from domainseg.instances.basins import Decoded, decode
 from domainseg.model_plane import ModelPlane, model_plane
 from domainseg.outside import sizes_seen
@@ -61,11 +62,16 @@ class Reading:
 
 
 def estimate_diameter(
-    model: Model, sample: Sample, *, intensity: Range | None = None
+    model: Model,
+    sample: Sample,
+    *,
+    intensity: Range | None = None,
+    area: Inspected | None = None,
 ) -> float | None:
     """Return the median diameter of an image's objects, px of the image, to three digits.
 
-    None where too few are found at every scale. ``intensity`` is the range of the image's group.
+    None where too few are found at every scale. ``intensity`` is the range of the image's group,
+    ``area`` what of the image is inspected.
 
     Raises:
         InputError: the image does not fit the model.
@@ -81,7 +87,7 @@ def estimate_diameter(
                 fix="give the diameter as a number",
             )
         )
-    found = diameter_readings(model.segmenter, sample, intensity=intensity)
+    found = diameter_readings(model.segmenter, sample, intensity=intensity, area=area)
     if not found:
         return None
     best = max(found, key=lambda one: one.belief(sizes.middle))
@@ -89,7 +95,11 @@ def estimate_diameter(
 
 
 def diameter_readings(
-    segmenter: Segmenter, sample: Sample, *, intensity: Range | None = None
+    segmenter: Segmenter,
+    sample: Sample,
+    *,
+    intensity: Range | None = None,
+    area: Inspected | None = None,
 ) -> tuple[Reading, ...]:
     """Return what is found at each scale at which there are enough objects.
 
@@ -110,16 +120,18 @@ def diameter_readings(
         intensity = plane.intensity
         if scale != 1 and min(plane.shape[1:]) < LEAST_PX:
             continue
-        made = _reading(replace(alone, recipe=recipe), plane, scale)
+        made = _reading(replace(alone, recipe=recipe), plane, scale, area)
         if made is not None:
             readings.append(made)
     return tuple(readings)
 
 
-def _reading(segmenter: Segmenter, plane: ModelPlane, scale: float) -> Reading | None:
+def _reading(
+    segmenter: Segmenter, plane: ModelPlane, scale: float, area: Inspected | None
+) -> Reading | None:
     options = decode_options(segmenter.recipe, segmenter.classes)
     diameters, scores = [], []
-    for rows, columns in spread_windows(plane.shape[1:], most=WINDOWS, side=WINDOW_PX):
+    for rows, columns in inspected_windows(plane.grid, area, most=WINDOWS, side=WINDOW_PX):
         pixels = plane[:, rows, columns]
         made = decode(forward_maps(segmenter.make_maps, pixels, segmenter.lattice), options)
         inside = _inside(made, pixels.shape[1:])

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from domainseg.images.appearance import FEATURES, Looks, appearance
+from domainseg.images.appearance import FEATURES, MOST_WINDOWS, WINDOW_PX, Looks, appearance
 from domainseg.images.regions import Inspected
+from domainseg.images.windows import inspected_windows
 from domainseg.model_plane import ModelPlane
 from domainseg.models.model_file import ModelCard
 from domainseg.recipe import Recipe
@@ -77,10 +78,7 @@ def looks_of(
     if recipe.data.channels == "die_map":
         return None
 
-    def inspected(y: int, x: int) -> bool:
-        return area is None or bool(area.on_grid(plane.grid, ((y, x), (y + 1, x + 1))).all())
-
-    return appearance(plane, inspected)
+    return appearance(plane, inspected_windows(plane.grid, area, most=MOST_WINDOWS, side=WINDOW_PX))
 
 
 def seen_in_training(images: Sequence[Prepared]) -> dict[str, Any]:

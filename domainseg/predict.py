@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -140,10 +140,13 @@ class _Call:
                 spacing = (options.spacing_um, options.spacing_um)
             sample = Sample(name, image, image.channels, spacing_um=spacing)
             sha256 = image_sha256(path)
-            call = self.at_diameter(sample, sha256, folder)
-            return call.opened(sample, image, path, sha256, folder)
+            area = self.area(sample, image)
+            call = self.at_diameter(sample, area, sha256, folder)
+            return call.opened(sample, image, area, path, sha256, folder)
 
-    def at_diameter(self, sample: Sample, sha256: str, folder: Path) -> _Call:
+    def at_diameter(
+        self, sample: Sample, area: Inspected | None, sha256: str, folder: Path
+    ) -> _Call:
         """Return the call with the model at the diameter of the image's objects.
 
         A run that was begun knows it already.
@@ -152,22 +155,32 @@ class _Call:
         diameter = options.diameter_px
         if options.estimate_diameter:
             known = begun_record(folder)
-            same = known.get("model", {}).get("sha256") == model.sha256
-            image = known.get("image", {})
-            if same and image.get("sha256") == sha256 and "diameter_from" in image:
+            image, limits = known.get("image", {}), None if area is None else area.to_record()
+            same = (
+                known.get("model", {}).get("sha256") == model.sha256
+                and image.get("sha256") == sha256
+                and _limits(known.get("area")) == _limits(limits)
+            )
+            if same and "diameter_from" in image:
                 diameter = image["diameter_px"]
             else:
                 self.tell("measuring the diameter", 0, 1)
-                diameter = estimate_diameter(model, sample, intensity=self.group)
+                diameter = estimate_diameter(model, sample, intensity=self.group, area=area)
         options = replace(options, diameter_px=diameter)
         return replace(self, model=model_at(model, diameter), options=options)
 
     def opened(
-        self, sample: Sample, image: Image, path: Location, sha256: str, folder: Path
+        self,
+        sample: Sample,
+        image: Image,
+        area: Inspected | None,
+        path: Location,
+        sha256: str,
+        folder: Path,
     ) -> Run:
         """Return the run of an image that is open."""
         options = self.options
-        area = self.area(sample, image)
+        area = self.undamaged(sample, image, area)
         if area is not None and (unseen := (*area.damaged, *area.left_out)):
             lost = _Lost(unseen, area.shape)
             # Read like an array, by rows: the image need not fit in memory.
@@ -192,26 +205,35 @@ class _Call:
         return run_task(self.model, task, folder, options=options, tell=self.tell)
 
     def area(self, sample: Sample, image: Image) -> Inspected | None:
-        """Return what of an image is inspected, None for all of it."""
-        segmenter = self.model.segmenter
-        damaged: tuple[PixelBox, ...] = ()
-        if self.options.skip_bad_tiles:
-            diameter = self.options.diameter_px
-            diameter = segmenter.diameter_px if diameter is None else diameter
-            levels = levels_read(segmenter.recipe, sample, diameter_px=diameter)
-            damaged = find_damaged(image, levels=levels, threads=torch.get_num_threads())
-        wanted = segmenter.recipe.tiling.tissue
-        tissue = find_tissue(image) if wanted else None
+        """Return what of an image is to be inspected, None for all of it."""
+        recipe = self.model.segmenter.recipe
         shape = (image.shape[1], image.shape[2])
-        edges = segmenter.recipe.image.ignore_edges_px
+        edges = recipe.image.ignore_edges_px
         area = Inspected(
             shape,
             regions=self.regions,
-            tissue=tissue,
-            damaged=damaged,
+            tissue=find_tissue(image) if recipe.tiling.tissue else None,
             left_out=edge_boxes(shape, edges, where=sample.id),
         )
         return None if area.is_everything else area
+
+    def undamaged(self, sample: Sample, image: Image, area: Inspected | None) -> Inspected | None:
+        """Return an area without what of the image cannot be read, None for all of it."""
+        if not self.options.skip_bad_tiles:
+            return area
+        segmenter, diameter = self.model.segmenter, self.options.diameter_px
+        diameter = segmenter.diameter_px if diameter is None else diameter
+        levels = levels_read(segmenter.recipe, sample, diameter_px=diameter)
+        damaged = find_damaged(image, levels=levels, threads=torch.get_num_threads())
+        everything = Inspected((image.shape[1], image.shape[2]))
+        area = replace(area or everything, damaged=damaged)
+        return None if area.is_everything else area
+
+
+def _limits(area: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what limits the area of a record, damaged tiles aside, where anything does."""
+    limits = {} if area is None else {key: area[key] for key in area if key != "damaged"}
+    return limits if any(limits.values()) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,10 +130,33 @@ def test_a_repeated_run_knows_the_diameter_and_an_empty_one_has_none(
     assert all(run.repeated for run in again)
 
 
+def test_the_diameter_is_that_of_the_region_to_look_at(
+    tmp_path: Path, bright_model: Write, discs: Draw
+) -> None:
+    pixels = np.full((3000, 3000), 10, np.uint8)
+    small, large = picture(discs, 10.0, many=60), picture(discs, 64.0, many=3)
+    pixels[: small.shape[0], : small.shape[1]] = small
+    pixels[2000 : 2000 + large.shape[0], 2000 : 2000 + large.shape[1]] = large
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    model = bright_model(seen=SEEN, data=FIXED)
+    measured = []
+    for corner, size in ((0, 600), (2000, 570)):
+        end = corner + size
+        ring = [[corner, corner], [end, corner], [end, end], [corner, end], [corner, corner]]
+        roi = tmp_path / "roi.geojson"
+        roi.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        # The second region, in the same folder, is measured anew.
+        options = RunOptions(estimate_diameter=True, roi=roi, restart=True)
+        (run,) = predict(model, [tmp_path / "a.tif"], tmp_path / "out", options=options)
+        record = json.loads((run.folder / "run.json").read_text())
+        measured.append(record["image"]["diameter_px"])
+    assert measured == [pytest.approx(20, rel=0.1), pytest.approx(128, rel=0.1)]
+
+
 def test_the_scale_at_which_the_network_is_sure_is_believed(
     model: Model, discs: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def at_one_size(_segmenter: Any, plane: Any, scale: float) -> Reading:
+    def at_one_size(_segmenter: Any, plane: Any, scale: float, _area: Any) -> Reading:
         # A network that knows discs of 20 px: larger ones fall to pieces, smaller ones merge.
         on_grid = 80 * scale
         sure = 0.98 - 0.1 * abs(np.log2(on_grid / 20))

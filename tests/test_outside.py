@@ -19,6 +19,7 @@ from domainseg.predict import predict
 from domainseg.predict_data import predict_data
 from domainseg.redecode import decode_run
 from domainseg.report.run_folder import image_folders, read_image
+from domainseg.runs import RunOptions
 from domainseg.training.prepared import Prepared
 
 Draw = Callable[..., NDArray[np.int32]]
@@ -101,8 +102,6 @@ def test_sizes_are_those_the_network_sees(
         seen={"diameters_px": seen["diameters_px"]}, data={**FIXED, "spacing_um": 1.0}
     )
     tifffile.imwrite(tmp_path / "a.tif", picture(discs, 100, radius=10.0))
-    from domainseg.runs import RunOptions
-
     (run,) = predict(
         model, [tmp_path / "a.tif"], tmp_path / "out", options=RunOptions(spacing_um=0.5)
     )
@@ -136,13 +135,24 @@ def test_a_decode_asks_again_for_the_sizes(
     assert sum("px across in the median" in said for said in again.warnings) == 1
 
 
-def test_only_what_is_inspected_is_looked_at(discs: Draw) -> None:
-    plane = np.zeros((3, 900, 900), np.float32)
-    plane[:, :450] = 0.5
-    assert appearance(plane, lambda y, _x: y < 400)[0] > 0.45
-    assert appearance(plane, lambda y, _x: y > 600)[0] == 0
-    everywhere = appearance(plane, lambda _y, _x: False)
-    assert np.array_equal(everywhere, appearance(plane))
+def test_only_what_is_inspected_is_looked_at(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw
+) -> None:
+    pixels = np.tile(picture(discs, 100), (8, 16))
+    pixels[:, 1120:] = 255 - pixels[:, 1120:]
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    model = bright_model(seen=seen, data=FIXED)
+    levels = []
+    for left in (100, 1500):
+        corners = [[left, 300], [left + 400, 300], [left + 400, 800], [left, 800], [left, 300]]
+        roi = tmp_path / "roi.geojson"
+        roi.write_text(json.dumps({"type": "Polygon", "coordinates": [corners]}))
+        options = RunOptions(roi=roi)
+        (run,) = predict(model, [tmp_path / "a.tif"], tmp_path / f"{left}", options=options)
+        record = json.loads((run.folder / "run.json").read_text())
+        levels.append(record["training"]["looks"]["level"])
+    seen_level = picture(discs, 100).mean() / 255
+    assert levels == [pytest.approx(seen_level, abs=0.02), pytest.approx(1 - seen_level, abs=0.02)]
 
 
 def test_a_data_set_names_its_images_that_are_unlike(

@@ -20,10 +20,8 @@ rest. Nothing is learned of objects: it is about intensities, colour and sharpne
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import convolve
 from scipy.spatial import KDTree
 
+from domainseg.images.windows import Window, spread_windows
 from domainseg.records import Plane
 
 FEATURES = ("level", "spread", "skew", "black", "white", "colour", "noise", "grain")
@@ -54,13 +53,13 @@ _EPSILON = 1e-4
 Floats = NDArray[np.float64]
 
 
-def appearance(plane: Plane, inspected: Callable[[int, int], bool] | None = None) -> Floats:
+def appearance(plane: Plane, places: Iterable[Window] | None = None) -> Floats:
     """Return the numbers `FEATURES`, float64 ``(8,)``, of an image ``(C, H, W)`` in [0, 1].
 
-    ``inspected`` tells whether a pixel ``(y, x)`` is: windows with another in their middle are
-    left out, unless all are.
+    ``places`` are the windows to look at, by default evenly spread ones.
     """
-    places = _inspected_windows(plane.shape[1:], inspected)
+    if places is None:
+        places = spread_windows(plane.shape[1:], most=MOST_WINDOWS, side=WINDOW_PX)
     parts = [np.asarray(plane[:, rows, columns], np.float32) for rows, columns in places]
     grey = np.concatenate([part.mean(0).ravel() for part in parts])
     spread = float(grey.std())
@@ -178,40 +177,6 @@ class Looks:
         if tuple(values.get("features", ())) != FEATURES:
             return None
         return cls(np.array(values["values"]), np.array(values["scale"]), float(values["limit"]))
-
-
-def spread_windows(
-    shape: Sequence[int], *, most: int, side: int = WINDOW_PX
-) -> Iterator[tuple[slice, slice]]:
-    """Yield rows and columns of at most so many windows, evenly spread over ``(H, W)``.
-
-    They are ``side`` px wide, each amid its share of the image, and all of the image where it is
-    small; ``most`` is a square.
-    """
-    spans = []
-    for size in shape:
-        count = min(math.isqrt(most), -(-size // side))
-        middles = [size * (2 * i + 1) // (2 * count) for i in range(count)]
-        starts = [min(max(0, middle - side // 2), max(0, size - side)) for middle in middles]
-        spans.append([slice(at, min(size, at + side)) for at in starts])
-    yield from product(*spans)
-
-
-def _inspected_windows(
-    shape: Sequence[int], inspected: Callable[[int, int], bool] | None
-) -> list[tuple[slice, slice]]:
-    """Return the windows to look at: of many candidates evenly chosen ones that are inspected."""
-    plain = list(spread_windows(shape, most=MOST_WINDOWS))
-    if inspected is None:
-        return plain
-    finer = spread_windows(shape, most=16 * MOST_WINDOWS)
-    found = [
-        (rows, columns)
-        for rows, columns in finer
-        if inspected((rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2)
-    ]
-    count = min(len(found), MOST_WINDOWS)
-    return [found[i * len(found) // count] for i in range(count)] or plain
 
 
 def _noise(grey: NDArray[np.float32]) -> float:

@@ -154,6 +154,17 @@ class Inspected:
         limited = self.regions is not None or self.tissue is not None
         return not (limited or self.damaged or self.left_out)
 
+    @property
+    def extent(self) -> Box:
+        """Box around the polygons, as far as it is in the image; all of it without any."""
+        height, width = self.shape
+        if self.regions is None:
+            return (0, 0), (height, width)
+        x0, y0 = np.floor(self.regions.extents[:, :2].min(axis=0)).astype(int)
+        x1, y1 = np.ceil(self.regions.extents[:, 2:].max(axis=0)).astype(int)
+        low = (min(max(0, int(y0)), height - 1), min(max(0, int(x0)), width - 1))
+        return low, (min(height, max(int(y1), low[0] + 1)), min(width, max(int(x1), low[1] + 1)))
+
     def at(self, rows: Ints, columns: Ints) -> Mask:
         """Return which pixels of these rows and columns are inspected, bool ``(h, w)``.
 
