@@ -94,7 +94,7 @@ def main() -> None:
     for factor in options.factors:
         found = [rescaled(source.load(entry), factor) for entry in source.splits.test]
         images = [one for one in found if one is not None]
-        measured = [estimate_diameter(model, one.sample) for one in images]
+        measured = [estimate_diameter(model.segmenter, model.card, one.sample) for one in images]
         true = [one.diameter_px for one in images]
         off = [
             np.inf if one is None else abs(np.log(one / wanted))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,13 @@ from domainseg.shipped import shipped_models
 MB = 1e6
 FEWEST = 5
 """Images of a kind, below which a card says that they are too few for scores of their own."""
+
+_MADE_UP = {
+    "scenes": "made-up micrographs, with exact truth",
+    "wafers": "made-up fields of patterned wafers, with exact truth",
+    "wafer_maps": "made-up wafer maps, with exact zones",
+}
+"""What loaders draw that read no data."""
 
 Table = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
 
@@ -114,7 +121,7 @@ def portrait(model: Path) -> Portrait:
         *_begun_from(card),
         *_learned(card),
         ("validated", ", ".join(f"{name} {value:.4f}" for name, value in card.scores.items())),
-        *_data(card.about),
+        *_data(card),
         ("sha256", model_sha256(path)),
     ]
     tables = tuple(
@@ -159,7 +166,12 @@ def _learned(card: ModelCard) -> Iterator[tuple[str, str]]:
         yield "tuned", ", ".join(f"{name} {value}" for name, value in chosen.items())
 
 
-def _data(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for one in about.get("data", ()):
+def _data(card: ModelCard) -> Iterator[tuple[str, str]]:
+    """Yield what a model was trained on, as far as its card knows it."""
+    for one in card.about.get("data", ()):
         yield "data", f"{one['title']} ({one['licence']})"
         yield "cite", one["citation"]
+    data = card.recipe["data"]
+    for loader in (data["loader"], *(one["loader"] for one in data.get("also") or ())):
+        if (drawn := _MADE_UP.get(loader["name"])) is not None:
+            yield "data", f"{drawn} ({loader['train']:,} images, seed {loader['seed']})"

@@ -6,6 +6,7 @@ import math
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from domainseg.diameter import estimate_diameter
 from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, open_image
+from domainseg.images.appearance import MOST_WINDOWS, WINDOW_PX
 from domainseg.images.normalise import Range
+from domainseg.images.windows import spread_windows
 from domainseg.model_plane import model_plane
 from domainseg.models.heads.detection import DetectionHead
-from domainseg.models.model_file import read_card
-from domainseg.outside import at_diameter
+from domainseg.models.model_file import ModelCard, read_card
+from domainseg.outside import Outside, at_diameter
 from domainseg.recipe import Recipe, load_recipe, recipe_from_json, with_overrides
-from domainseg.records import Sample
-from domainseg.runs import RunOptions
+from domainseg.records import Array, Sample
+from domainseg.runs import RunOptions, open_model
 from domainseg.segmenter import (
     build_network,
     choose_device,
     choose_precision,
     open_engine,
     settle_network,
+    within_edges,
 )
 from domainseg.shipped import shipped_models
 from domainseg.sources import open_source
@@ -45,6 +50,8 @@ MAP_BYTES = 4
 """On disk, per pixel of the model grid and layer: two uint16 planes."""
 CODE_BYTES = 4
 """On disk while objects are decoded, per pixel of the model grid and layer."""
+READ_VALUES = 1 << 25
+"""Pixels times channels of an image that is read whole; of a larger one windows are."""
 LABEL_BYTES = 4 * 4 / 3
 """On disk, per pixel of the image and layer: int32, and a third more for the pyramid."""
 
@@ -119,10 +126,11 @@ class Budget:
 def predict_budget(
     model_or_recipe: Path | str, image: Path | str, *, options: RunOptions | None = None
 ) -> Budget:
-    """Return what ``predict`` will take on an image; nothing but its header is read.
+    """Return what ``predict`` will take on an image, which is looked at as there.
 
-    Memory and time are measured: a child process builds the network, with random weights,
-    and runs it over one batch of windows and ``TIMED`` more.
+    A large image is looked at in windows that are spread over it. Memory and time are
+    measured: a child process builds the network, with random weights, and runs it over one
+    batch of windows and ``TIMED`` more.
 
     Args:
         model_or_recipe: a model file, or a recipe; the data of a recipe is opened for its
@@ -132,16 +140,21 @@ def predict_budget(
 
     Raises:
         ModelFileError, RecipeError: the model or recipe cannot be used.
-        InputError: the image cannot be read or does not fit.
-        UsageError: ``max_memory_mb`` is too little for any plan, or one batch of windows is
-            too much for the machine.
+        InputError: the image cannot be read, does not fit or has pixels that are no numbers.
+        UsageError: ``max_memory_mb`` is too little for any plan, one batch of windows is too
+            much for the machine, or the diameter is to be measured without a model.
     """
     options = options or RunOptions()
-    wanted = _open(Path(model_or_recipe), options)
+    path = Path(model_or_recipe)
+    measured: tuple[str, ...] = ()
+    if options.estimate_diameter:
+        options, measured = _measured_diameter(path, image, options)
+    wanted = _open(path, options)
     recipe = wanted.recipe
     select = recipe.image.select if options.select is None else options.select
     with open_image(image, select=select) as opened:
         grid_px, note = _grid_px(wanted, opened, options)
+        looks = _looks(wanted, opened, options)
         image_px = (opened.shape[1], opened.shape[2])
     grid = tiles(grid_px, wanted.lattice)
     batches = -(-len(grid) // wanted.lattice.batch) if len(grid) > 1 else 1
@@ -183,7 +196,7 @@ def predict_budget(
         codes_bytes=dense * CODE_BYTES * layers * math.prod(grid_px),
         labels_bytes=round(LABEL_BYTES * layers * math.prod(image_px)),
         seconds=probe.window_s * windows,
-        notes=(*wanted.notes, *note),
+        notes=(*wanted.notes, *measured, *note, *looks),
         maps=dense,
     )
 
@@ -197,11 +210,13 @@ class _Wanted:
     lattice: Lattice
     diameter_px: float | None
     notes: tuple[str, ...]
+    card: ModelCard | None
 
 
 def _open(path: Path, options: RunOptions) -> _Wanted:
     notes: tuple[str, ...] = ()
-    if path.suffix == ".safetensors" or path.name in shipped_models():
+    card = None
+    if _is_model(path):
         card = read_card(path)
         recipe = recipe_from_json(card.recipe, where=str(path))
         recipe = at_diameter(recipe, card, options.diameter_px)
@@ -217,27 +232,97 @@ def _open(path: Path, options: RunOptions) -> _Wanted:
     tiling = recipe.tiling
     halo = measured if tiling.halo_px == "measured" else tiling.halo_px
     lattice = Lattice(tiling.core_px, halo, recipe.model.stride, tiling.batch)
-    return _Wanted(recipe, classes, lattice, diameter_px, notes)
+    return _Wanted(recipe, classes, lattice, diameter_px, notes, card)
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".safetensors" or path.name in shipped_models()
+
+
+def _measured_diameter(
+    path: Path, image: Path | str, options: RunOptions
+) -> tuple[RunOptions, tuple[str, ...]]:
+    """Return options with the diameter that a model measures on an image, and what to say of it."""
+    if not _is_model(path):
+        raise UsageError(
+            sentence(
+                "--diameter-px",
+                found="auto with a recipe",
+                wanted="a model, which measures it",
+                fix="give the diameter as a number, or a model file",
+            )
+        )
+    model = open_model(path, replace(options, max_memory_mb=None))
+    segmenter = model.segmenter
+    select = segmenter.recipe.image.select if options.select is None else options.select
+    with open_image(image, select=select) as opened:
+        sample = _sample(opened, options)
+        area = within_edges(segmenter.recipe, sample)
+        diameter = estimate_diameter(segmenter, model.card, sample, area=area)
+    said = (
+        "too few objects to measure their diameter at any scale"
+        if diameter is None
+        else f"object diameter measured: {diameter:.3g} px"
+    )
+    return replace(options, diameter_px=diameter, estimate_diameter=False), (said,)
+
+
+def _sample(image: Image, options: RunOptions) -> Sample:
+    spacing = image.spacing_um
+    if options.spacing_um is not None:
+        spacing = (options.spacing_um, options.spacing_um)
+    return Sample(str(image.path), image, image.channels, spacing_um=spacing)
+
+
+def _looks(wanted: _Wanted, image: Image, options: RunOptions) -> tuple[str, ...]:
+    """Return what ``predict`` would say of how an image looks.
+
+    Raises:
+        InputError: pixels that are no numbers.
+    """
+    recipe = wanted.recipe
+    shown = _shown(image)
+    sample = replace(_sample(image, options), image=shown)
+    if (area := within_edges(recipe, sample)) is not None:
+        sample = replace(sample, ignore=~area.inside(((0, 0), area.shape)))
+    if wanted.card is not None:
+        plane = model_plane(recipe, sample, diameter_px=_diameter(wanted, options))
+        if (unlike := Outside.of(wanted.card, recipe, plane, area).unlike) is not None:
+            return (unlike,)
+    flat = not np.ptp(shown, axis=(1, 2)).any()
+    return ("the image has one value everywhere; check the file",) if flat else ()
+
+
+def _shown(image: Image) -> Array:
+    """Return the pixels of an image, of a large one those of windows, side by side."""
+    if math.prod(image.shape) <= READ_VALUES:
+        return np.asarray(image[:, :, :])
+    places = spread_windows(image.shape[1:], most=MOST_WINDOWS, side=WINDOW_PX)
+    bands = groupby(places, key=lambda place: place[0].start)
+    return np.block(
+        [[np.asarray(image[:, rows, columns]) for rows, columns in band] for _, band in bands]
+    )
 
 
 def _grid_px(
     wanted: _Wanted, image: Image, options: RunOptions
 ) -> tuple[tuple[int, int], tuple[str, ...]]:
     """Return ``(H, W)`` of the model grid of an image, and what was assumed for it."""
-    spacing = image.spacing_um
-    if options.spacing_um is not None:
-        spacing = (options.spacing_um, options.spacing_um)
-    diameter = options.diameter_px or wanted.diameter_px
+    diameter = _diameter(wanted, options)
     note: tuple[str, ...] = ()
-    if (on_grid := wanted.recipe.data.diameter_px) is not None and options.diameter_px is None:
-        diameter = diameter or on_grid
+    if wanted.recipe.data.diameter_px is not None and options.diameter_px is None:
         note = (f"object diameter not given: {diameter:.3g} px assumed",)
     # A range is given, so that none is measured: no pixel is read.
     channels = wanted.recipe.data.channel_count
     none = Range(np.zeros(channels, np.float32), np.ones(channels, np.float32))
-    sample = Sample(str(image.path), image, image.channels, spacing_um=spacing)
+    sample = _sample(image, options)
     plane = model_plane(wanted.recipe, sample, diameter_px=diameter, intensity=none)
     return plane.grid.model_shape, note
+
+
+def _diameter(wanted: _Wanted, options: RunOptions) -> float | None:
+    """Return the median diameter of the objects that is given, or assumed where it is needed."""
+    return options.diameter_px or wanted.diameter_px or wanted.recipe.data.diameter_px
 
 
 def _measured(

@@ -20,9 +20,9 @@ from domainseg.images.regions import Inspected
 from domainseg.images.windows import inspected_windows
 from domainseg.instances.basins import Decoded, decode
 from domainseg.model_plane import ModelPlane, model_plane
-from domainseg.outside import sizes_seen
+from domainseg.models.model_file import ModelCard
+from domainseg.outside import scales_images, sizes_seen
 from domainseg.records import Sample
-from domainseg.runs import Model
 from domainseg.segmenter import Segmenter, decode_options
 from domainseg.tiling.forward import forward_maps
 
@@ -62,7 +62,8 @@ class Reading:
 
 
 def estimate_diameter(
-    model: Model,
+    segmenter: Segmenter,
+    card: ModelCard,
     sample: Sample,
     *,
     intensity: Range | None = None,
@@ -77,8 +78,8 @@ def estimate_diameter(
         InputError: the image does not fit the model.
         UsageError: the model draws no maps, or does not know what sizes it was trained on.
     """
-    sizes = sizes_seen(model.card)
-    if sizes is None or model.segmenter.detector is not None:
+    sizes = sizes_seen(card)
+    if sizes is None or segmenter.detector is not None:
         raise UsageError(
             sentence(
                 "--diameter-px",
@@ -87,11 +88,30 @@ def estimate_diameter(
                 fix="give the diameter as a number",
             )
         )
-    found = diameter_readings(model.segmenter, sample, intensity=intensity, area=area)
+    found = diameter_readings(segmenter, sample, intensity=intensity, area=area)
     if not found:
         return None
     best = max(found, key=lambda one: one.belief(sizes.middle))
     return float(f"{best.diameter_px:.3g}")
+
+
+def doubted_diameter(
+    segmenter: Segmenter,
+    card: ModelCard,
+    sample: Sample,
+    *,
+    intensity: Range,
+    area: Inspected | None,
+) -> float | None:
+    """Return `estimate_diameter` of an image whose objects are doubtful at its own scale.
+
+    None too for a model that would not scale the image, or that looks for defects: where there
+    are few of these, nothing is amiss.
+    """
+    able = segmenter.detector is None and scales_images(segmenter.recipe, card)
+    if not able or segmenter.recipe.evaluate.defects:
+        return None
+    return estimate_diameter(segmenter, card, sample, intensity=intensity, area=area)
 
 
 def diameter_readings(

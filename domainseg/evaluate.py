@@ -301,7 +301,12 @@ class _Scoring:
         folder, which is left there or was there already.
         """
         if self.options.estimate_diameter and not self.true_diameter:
-            diameter = estimate_diameter(self.model, sample, intensity=self.ranges.get(entry.group))
+            diameter = estimate_diameter(
+                self.model.segmenter,
+                self.model.card,
+                sample,
+                intensity=self.ranges.get(entry.group),
+            )
             model = model_at(self.model, diameter)
             return replace(self, model=model).looked_at(sample, entry, diameter, "estimate")
         diameter = object_diameter(sample) if self.true_diameter else self.options.diameter_px

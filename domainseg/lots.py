@@ -25,6 +25,7 @@ from domainseg.quality.positions import position_columns
 from domainseg.records import Spacing
 from domainseg.report.evidence import InspectedImage
 from domainseg.report.run_folder import OBJECTS, RECORD, image_folders, read_image, read_objects
+from domainseg.report.sections.wording import warned
 from domainseg.run_folder import read_record
 from domainseg.units import by_unit
 
@@ -64,7 +65,7 @@ def read_lot(
     grids = {} if die_grid is None else read_die_grids(die_grid)
     plan = None if die_grid is None else read_die_plan(die_grid)
     known = {} if manifest is None else read_manifest(manifest)
-    lots = []
+    lots, said_of_runs, runs = [], [], 0
     for source in sources:
         if source.is_file():
             lots.append(_klarf(source))
@@ -75,7 +76,10 @@ def read_lot(
                 if image.spacing_um is None and said is not None and said.spacing_um is not None:
                     image = _with_size(image, said.spacing_um)
                 lots.append(_run(folder, image, grids, plan, said))
+                said_of_runs += [(image.name, warning) for warning in image.warnings]
+                runs += 1
     lot = joined(lots)
+    lot = replace(lot, warnings=(*warned(said_of_runs, runs), *lot.warnings))
     _require_distinct(lot)
     if known:
         lot = by_unit(lot, known)
@@ -206,7 +210,7 @@ def _run(
         sha256=image.sha256,
         about={"model": image.model.name, "model sha256": image.model.sha256},
     )
-    warnings = list(image.warnings)
+    warnings = []
     if dies is not None and not len(dies):
         warnings.append(
             f"{image.name}: no die of its wafer lies whole in the image, so that none is inspected"

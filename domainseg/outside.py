@@ -30,7 +30,11 @@ BEYOND = 1.25
 """So many times beyond the outer ones objects are unlike the training's."""
 FEWEST_OBJECTS = 5
 """Of fewer objects the median says nothing."""
+DOUBTED_SCORE = 0.88
+"""Mean score of objects below which their size is looked at again, at other scales: a network that
+finds parts of large objects, or clumps of small ones, is less sure of them."""
 DIAMETER = "eq_diameter_px"
+SCORE = "score"
 RECORD_KEY = "training"
 """Of a run's record: how its image and objects compare with those of the training."""
 
@@ -96,8 +100,13 @@ def seen_in_training(images: Sequence[Prepared]) -> dict[str, Any]:
 
 
 def scales_images(recipe: Recipe, card: ModelCard) -> bool:
-    """Return whether a model takes images as they are and knows sizes it was trained on."""
+    """Return whether a model takes images as they are and knows sizes it was trained on.
+
+    A wafer map is never scaled: its pixels are dies.
+    """
     data = recipe.data
+    if data.channels == "die_map":
+        return False
     fixed = (data.diameter_px, data.spacing_um, data.size_px)
     return sizes_seen(card) is not None and fixed == (None, None, None)
 
@@ -116,17 +125,45 @@ def at_diameter(recipe: Recipe, card: ModelCard, diameter_px: float | None) -> R
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What of an image's objects says whether they are as the training's.
+
+    Attributes:
+        median_px: median diameter, px of the image; None of fewer than `FEWEST_OBJECTS`.
+        doubtful: whether they are too few, or the network too unsure of them, to believe it.
+    """
+
+    median_px: float | None
+    doubtful: bool
+
+    @classmethod
+    def of(cls, diameters_px: NDArray[np.floating], scores: NDArray[np.floating]) -> Found:
+        """Return what objects say by their diameters, px of the image, and scores."""
+        if len(diameters_px) < FEWEST_OBJECTS:
+            return cls(None, True)
+        return cls(float(np.median(diameters_px)), float(np.mean(scores)) < DOUBTED_SCORE)
+
+    @classmethod
+    def in_table(cls, table: Path) -> Found:
+        """Return what the objects of a run's table say."""
+        read = pq.read_table(table, columns=[DIAMETER, SCORE])
+        return cls.of(read[DIAMETER].to_numpy(), read[SCORE].to_numpy())
+
+
+@dataclass(frozen=True, slots=True)
 class Outside:
     """How far an image lies outside of what a model was trained on.
 
     Attributes:
         numbers: how it looks, by name; empty where that is not asked.
+        compared: whether the model's file says how the images of its training looked.
         unlike: what is said where it looks unlike the training's images.
         sizes: of the objects of the training, None where they are not known.
         fix: what is said to do about objects of other sizes.
     """
 
     numbers: Mapping[str, float]
+    compared: bool
     unlike: str | None
     sizes: Sizes | None
     fix: str
@@ -142,16 +179,27 @@ class Outside:
         shown = (
             {} if numbers is None else dict(zip(FEATURES, numbers.round(5).tolist(), strict=True))
         )
-        return cls(shown, None if why is None else why.text(), sizes_seen(card), _fix(recipe, card))
+        told = None if why is None else why.text()
+        return cls(shown, known is not None, told, sizes_seen(card), _fix(recipe, card))
 
     def judged(
-        self, table: Path, scale_yx: tuple[float, float]
+        self, found: Found, scale_yx: tuple[float, float], probed_px: float | None = None
     ) -> tuple[dict[str, Any], list[str]]:
-        """Return what the record says with the objects of a table, and the sentences to say."""
+        """Return what the record says with the objects found, and the sentences to say.
+
+        ``scale_yx`` leads from the image to the model grid; ``probed_px`` is the diameter that
+        was measured at other scales, px of the image, where what was found is doubtful.
+        """
         sizes = self.sizes
-        bounds = None if sizes is None else [sizes.low, sizes.high]
-        record = {"looks": dict(self.numbers), "unlike": self.unlike, "fix": self.fix}
-        record |= {"diameters_px": bounds} | _sized(bounds, self.fix, table, scale_yx)
+        record = {
+            "looks": dict(self.numbers),
+            "compared": self.compared,
+            "unlike": self.unlike,
+            "fix": self.fix,
+            "diameters_px": None if sizes is None else [sizes.low, sizes.high],
+            "probed_diameter_px": probed_px,
+        }
+        record |= _sized(record, found, scale_yx)
         return {RECORD_KEY: record}, said_of(record)
 
 
@@ -161,28 +209,34 @@ def said_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def judged_again(
-    record: Mapping[str, Any], table: Path, scale_yx: tuple[float, float]
+    record: Mapping[str, Any], found: Found, scale_yx: tuple[float, float]
 ) -> dict[str, Any]:
-    """Return what a run's record says of the training, for the objects of another table."""
-    return {**record, **_sized(record["diameters_px"], record["fix"], table, scale_yx)}
+    """Return what a run's record says of the training, for other objects."""
+    return {**record, **_sized(record, found, scale_yx)}
 
 
 def _sized(
-    bounds: Sequence[float] | None, fix: str, table: Path, scale_yx: tuple[float, float]
+    record: Mapping[str, Any], found: Found, scale_yx: tuple[float, float]
 ) -> dict[str, Any]:
-    """Return the median diameter of a table's objects on the model grid, and what is said of it."""
-    column = pq.read_table(table, columns=[DIAMETER])[DIAMETER].to_numpy()
-    median = size = None
-    if len(column) >= FEWEST_OBJECTS:
-        median = round(float(np.median(column) * np.sqrt(scale_yx[0] * scale_yx[1])), 3)
-    if median is not None and bounds is not None:
-        low, high = bounds
-        if not low / BEYOND <= median <= high * BEYOND:
-            size = (
-                f"the objects are {median:.3g} px across in the median as the model sees them, "
-                f"those of its training images {low:.3g} to {high:.3g} px; {fix}"
-            )
+    """Return the median diameter of objects on the model grid, and what is said of sizes."""
+    scale = float(np.sqrt(scale_yx[0] * scale_yx[1]))
+    bounds, probed = record["diameters_px"], record.get("probed_diameter_px")
+    median = None if found.median_px is None else round(found.median_px * scale, 3)
+    size = None
+    if bounds is not None:
+        known = f"those of its training images {bounds[0]:.3g} to {bounds[1]:.3g} px"
+        if median is not None and _beyond(median, bounds):
+            seen = f"the objects are {median:.3g} px across in the median as the model sees them"
+            size = f"{seen}, {known}; {record['fix']}"
+        elif probed is not None and _beyond(probed * scale, bounds):
+            seen = f"at other scales the objects look {probed * scale:.3g} px across"
+            size = f"{seen}, {known}; {record['fix']}"
     return {"median_diameter_px": median, "size": size}
+
+
+def _beyond(diameter_px: float, bounds: Sequence[float]) -> bool:
+    low, high = bounds
+    return not low / BEYOND <= diameter_px <= high * BEYOND
 
 
 def _fix(recipe: Recipe, card: ModelCard) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -53,11 +54,31 @@ class PartlyFailedError(InputError):
 
     Attributes:
         failures: name and error of each.
+        runs: of the others.
     """
 
-    def __init__(self, message: str, failures: tuple[tuple[str, InputError], ...]) -> None:
+    def __init__(
+        self,
+        message: str,
+        failures: tuple[tuple[str, InputError], ...],
+        runs: tuple[Run, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.failures = failures
+        self.runs = runs
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return why each image could not be run; each names its image, once."""
+        return tuple(
+            str(error) if _is_named(str(error), name) else f"{name}: {error}"
+            for name, error in self.failures
+        )
+
+
+def _is_named(said: str, name: str) -> bool:
+    """Tell whether a sentence begins with an image's name, or with the place of its file."""
+    where = said.partition(": found ")[0]
+    return where == name or PurePath(where).stem == PurePosixPath(name).name
 
 
 def predict(
@@ -106,11 +127,14 @@ def predict(
     tell(len(named), len(named), "")
     write_together(runs, Path(out))
     if failures:
-        raise _partly(failures, len(named), Path(out))
+        raise _partly(failures, runs, Path(out))
     return tuple(runs)
 
 
-def _partly(failures: Sequence[tuple[str, InputError]], count: int, out: Path) -> PartlyFailedError:
+def _partly(
+    failures: Sequence[tuple[str, InputError]], runs: Sequence[Run], out: Path
+) -> PartlyFailedError:
+    count = len(failures) + len(runs)
     names = ", ".join(name for name, _ in failures[:3]) + (", ..." if len(failures) > 3 else "")
     message = sentence(
         out,
@@ -118,7 +142,7 @@ def _partly(failures: Sequence[tuple[str, InputError]], count: int, out: Path) -
         wanted="images that can be read and fit the model",
         fix="mend or leave them out and repeat the command: what is done stays",
     )
-    return PartlyFailedError(message, tuple(failures))
+    return PartlyFailedError(message, tuple(failures), tuple(runs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +183,16 @@ class _Call:
             same = (
                 known.get("model", {}).get("sha256") == model.sha256
                 and image.get("sha256") == sha256
+                and image.get("select") == json.loads(json.dumps(dict(self.select)))
                 and _limits(known.get("area")) == _limits(limits)
             )
             if same and "diameter_from" in image:
                 diameter = image["diameter_px"]
             else:
                 self.tell("measuring the diameter", 0, 1)
-                diameter = estimate_diameter(model, sample, intensity=self.group, area=area)
+                diameter = estimate_diameter(
+                    model.segmenter, model.card, sample, intensity=self.group, area=area
+                )
         options = replace(options, diameter_px=diameter)
         return replace(self, model=model_at(model, diameter), options=options)
 

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from domainseg.atomic import atomic_path, make_folder
+from domainseg.diameter import doubted_diameter
 from domainseg.errors import OutputError, UsageError, sentence
 from domainseg.images.channels import DIE_FAILS, DIE_MAP, as_channels
 from domainseg.images.normalise import Range
@@ -22,7 +23,7 @@ from domainseg.instances.image_labels import NONE, strongest_class
 from domainseg.instances.measure import measure
 from domainseg.instances.planes import union
 from domainseg.model_plane import group_ranges, model_plane
-from domainseg.outside import Outside
+from domainseg.outside import Found, Outside
 from domainseg.records import Entry, Instances, Sample
 from domainseg.runs import Model, RunOptions, model_at, open_model
 from domainseg.segmenter import segment
@@ -159,19 +160,29 @@ def _objects(
         ).instances()
         found.tables.append(_measured(model, sample, objects))
         row = _row(model.segmenter.classes, sample, objects)
-        if "looks" in model.card.seen:
-            row["unlike_training"] = _unlike(model, sample, options, ranges.get(entry.group))
+        if model.card.seen:
+            group = ranges.get(entry.group)
+            row["unlike_training"] = _unlike(model, sample, objects, options, group)
         found.images.append(row)
         yield sample.id, objects
     tell(len(entries), len(entries), "")
 
 
-def _unlike(model: Model, sample: Sample, options: RunOptions, group: Range | None) -> str | None:
-    """Return what is said of an image that looks unlike those of the training, else None."""
+def _unlike(
+    model: Model, sample: Sample, objects: Instances, options: RunOptions, group: Range | None
+) -> str | None:
+    """Return what is said of an image or of objects unlike those of the training, else None."""
     recipe = model.segmenter.recipe
     diameter = options.diameter_px or model.segmenter.diameter_px
     plane = model_plane(recipe, sample, diameter_px=diameter, intensity=group)
-    return Outside.of(model.card, recipe, plane, None).unlike
+    found = Found.of(np.sqrt(4 / np.pi * objects.areas_px), objects.scores)
+    probed: float | None = None
+    if found.doubtful and options.diameter_px is None:
+        probed = doubted_diameter(
+            model.segmenter, model.card, sample, intensity=plane.intensity, area=None
+        )
+    compared = Outside.of(model.card, recipe, plane, None)
+    return "; ".join(compared.judged(found, plane.grid.scale_yx, probed)[1]) or None
 
 
 def _measured(model: Model, sample: Sample, objects: Instances) -> pl.DataFrame:

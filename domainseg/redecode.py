@@ -12,7 +12,7 @@ from typing import Any
 from domainseg.atomic import PARTIAL
 from domainseg.errors import InputError, UsageError, sentence
 from domainseg.images import image_sha256, open_image
-from domainseg.outside import RECORD_KEY, judged_again, said_of
+from domainseg.outside import RECORD_KEY, Found, judged_again, said_of
 from domainseg.recipe import Recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
 from domainseg.run_files import TABLE
@@ -100,7 +100,7 @@ def decode_run(
             record["objects_per_class"] = {name: found.per_class.get(name, 0) for name in classes}
             record |= made.record
             if (told := old.get(RECORD_KEY)) is not None:
-                record[RECORD_KEY] = judged_again(told, target / TABLE, (sy, sx))
+                record[RECORD_KEY] = judged_again(told, Found.in_table(target / TABLE), (sy, sx))
                 others = [one for one in old["warnings"] if one not in said_of(told)]
                 record["warnings"] = [*others, *said_of(record[RECORD_KEY])]
             end_folder(target, record)

@@ -128,12 +128,13 @@ def begin_folder(
     measured it before.
 
     Raises:
-        OutputError: it holds an unfinished run of another model, image or setting, and
-            ``restart`` is not given; or it cannot be created or changed.
+        OutputError: it holds an unfinished run of another model, image or setting, of which a
+            tile is done, and ``restart`` is not given; or it cannot be created or changed.
     """
     sweep_partial(folder)
     same = json.loads(json.dumps(record))
-    if (begun := _read_json(folder / PROGRESS)) is not None and not restart:
+    begun = _read_json(folder / PROGRESS)
+    if begun is not None and not restart and _has_seen(folder):
         require_same(folder, begun, same, kind="an unfinished run")
     before = _read_json(folder / RECORD) if begun is None else begun
     # What is unfinished and the same goes on, with --restart too.
@@ -155,6 +156,15 @@ def begin_folder(
             )
         ) from error
     return known
+
+
+def _has_seen(folder: Path) -> bool:
+    """Tell whether the maps or detections of any tile are there."""
+    return any(
+        path.is_file() and path.suffix != ".json" and ".partial" not in path.name
+        for name in SEEN
+        for path in (folder / name).rglob("*")
+    )
 
 
 def drop_seen(folder: Path) -> None:

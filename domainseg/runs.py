@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from domainseg import __version__
+from domainseg.diameter import doubted_diameter
 from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, image_sha256
 from domainseg.images.channels import seen_as
@@ -22,7 +23,7 @@ from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
 from domainseg.model_plane import model_plane
 from domainseg.models.model_file import ModelCard, find_model, model_sha256
-from domainseg.outside import Outside, at_diameter, scales_images
+from domainseg.outside import Found, Outside, at_diameter, scales_images
 from domainseg.records import Sample
 from domainseg.run_files import TABLE
 from domainseg.run_folder import (
@@ -198,8 +199,18 @@ def run_task(
             process is at work in it, or a file cannot be written; then there is no
             ``run.json``.
     """
+    _require_fit(model, task)
     with alone_in(folder):
         return _run(model, task, folder, options, tell)
+
+
+def _require_fit(model: Model, task: Task) -> None:
+    """Raise InputError, before a folder is begun, unless an image fits the recipe."""
+    recipe, diameter = model.segmenter.recipe, task.diameter_px
+    diameter = model.segmenter.diameter_px if diameter is None else diameter
+    nothing = np.zeros(recipe.data.channel_count, np.float32)
+    # A range is given, so that none is measured: no pixel is read.
+    model_plane(recipe, task.sample, diameter_px=diameter, intensity=Range(nothing, nothing))
 
 
 def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell) -> Run:
@@ -232,7 +243,13 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     found = made.found
     ended = time.monotonic()
     compared = Outside.of(model.card, segmenter.recipe, plane, task.area)
-    training, unlike = compared.judged(folder / TABLE, plane.grid.scale_yx)
+    objects = Found.in_table(folder / TABLE)
+    probed: float | None = None
+    if objects.doubtful and task.diameter_px is None:
+        probed = doubted_diameter(
+            segmenter, model.card, sample, intensity=plane.intensity, area=task.area
+        )
+    training, unlike = compared.judged(objects, plane.grid.scale_yx, probed)
     timings: dict[str, float | int | None] = {
         "range_s": ranged - begun,
         "tiles_s": spent.seconds,

@@ -111,6 +111,9 @@ def test_every_model_that_ships_has_a_card(capsys: Said) -> None:
         assert f"\n{name}\n" in f"\n{said}"
         assert model_sha256(path) in said
         assert path.stat().st_size <= 12e6
+    assert "made-up micrographs, with exact truth (60 images, seed 7)" in said
+    assert "made-up fields of patterned wafers, with exact truth (1,200 images, seed 11)" in said
+    assert "made-up wafer maps, with exact zones (6,000 images, seed 3)" in said
 
 
 def test_what_is_not_listed_is_refused(capsys: Said) -> None:

@@ -13,7 +13,10 @@ from domainseg.images.appearance import (
     ALARMS,
     FEATURES,
     FEWEST,
+    INVERTED,
+    ONE_VALUE,
     Looks,
+    Unlike,
     appearance,
 )
 
@@ -142,7 +145,27 @@ def test_what_is_outside_is_unlike(looks: Looks, change: Callable[[Plane], Plane
         why = looks.unlike(appearance(change(spots(seed)).astype(np.float32)))
         assert why is not None
         assert why.distance > why.limit
-        assert why.feature in FEATURES
+        assert why.cause in (*FEATURES, INVERTED, ONE_VALUE)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(lambda p: 1 - p, "it looks inverted (", id="inverted"),
+        pytest.param(np.zeros_like, "it has one value everywhere; check the file", id="black"),
+        pytest.param(np.ones_like, "it has one value everywhere; check the file", id="white"),
+        pytest.param(lambda p: gaussian_filter(p, (0, 4, 4)), "it is smoother, as", id="blurred"),
+        pytest.param(_noise, "it has more noise (", id="noise"),
+    ],
+)
+def test_the_sentence_says_what_is_amiss(
+    looks: Looks, change: Callable[[Plane], Plane], said: str
+) -> None:
+    for seed in range(900, 905):
+        why = looks.unlike(appearance(change(spots(seed)).astype(np.float32)))
+        assert why is not None
+        start = "the image looks unlike those that the model was trained on: "
+        assert why.text().startswith(start + said)
 
 
 def test_the_sentence_names_the_number_that_is_furthest(looks: Looks) -> None:
@@ -150,11 +173,18 @@ def test_the_sentence_names_the_number_that_is_furthest(looks: Looks) -> None:
     plane[0] = 1
     why = looks.unlike(appearance(plane))
     assert why is not None
-    assert why.feature == "colour"
-    assert why.low <= 1e-6
-    assert why.text().startswith(
-        "the image looks unlike those that the model was trained on, mostly by its colour: 0."
-    )
+    assert why.cause == "colour"
+    assert why.nearest <= 1e-6 < why.value
+    assert f"it has more colour (colour {why.value:.2g}, of the nearest 0" in why.text()
+    assert why.text().endswith("; look at the overlay")
+
+
+def test_every_number_has_its_words_both_ways() -> None:
+    for feature in FEATURES:
+        higher = Unlike(feature, 0.9, 0.1, 3.0, 1.0).text()
+        lower = Unlike(feature, 0.1, 0.9, 3.0, 1.0).text()
+        assert higher.partition(" (")[0] != lower.partition(" (")[0]
+        assert "distance 3.0, limit 1.0" in higher
 
 
 def test_a_set_of_few_images_knows_nothing() -> None:

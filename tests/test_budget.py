@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from hypothesis import given, settings
@@ -21,7 +22,10 @@ from torch import Tensor, nn
 from domainseg import budget as budget_module
 from domainseg.budget import predict_budget
 from domainseg.cli.app import run
-from domainseg.errors import UsageError
+from domainseg.errors import InputError, UsageError
+from domainseg.images import open_image
+from domainseg.images.appearance import Looks, appearance
+from domainseg.predict import predict
 from domainseg.runs import RunOptions
 from domainseg.tiling.forward import MapMaker, MapTensors
 from domainseg.tiling.grid import Lattice
@@ -184,7 +188,9 @@ def recipe(tmp_path: Path, recipe_values: Values) -> Callable[..., Path]:
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "a.png"
-    PillowImage.fromarray(np.zeros((150, 200, 3), np.uint8)).save(path)
+    pixels = np.zeros((150, 200, 3), np.uint8)
+    pixels[40:60, 50:90] = 200
+    PillowImage.fromarray(pixels).save(path)
     return path
 
 
@@ -276,6 +282,92 @@ def test_a_batch_that_kills_its_process_is_a_sentence(
     assert str(refused.value) == (
         "tiling.core_px: found 1 windows of 116 x 116 px, over which the process ended, wanted "
         "a batch of windows that fits into memory; make it smaller."
+    )
+
+
+def test_an_image_of_one_value_is_told(
+    recipe: Callable[..., Path], tmp_path: Path, measured: list[Any]
+) -> None:
+    path = tmp_path / "flat.tif"
+    tifffile.imwrite(path, np.full((150, 200), 7, np.uint16))
+    found = predict_budget(recipe(tiling={"core_px": 64, "halo_px": 32}), path)
+    assert found.notes == ("the image has one value everywhere; check the file",)
+
+
+def test_a_model_says_of_an_image_what_a_prediction_says(
+    bright_model: Callable[..., Path], image: Path, tmp_path: Path, measured: list[Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    looks = Looks.of([appearance(rng.random((3, 64, 64), np.float32)) for _ in range(30)])
+    assert looks is not None
+    model = bright_model(seen={"looks": looks.to_json()})
+    found = predict_budget(model, image)
+    (run,) = predict(model, [image], tmp_path / "out")
+    assert found.notes == run.warnings
+    assert found.notes[0].startswith("the image looks unlike those that the model was trained on")
+
+
+@pytest.mark.parametrize("most", [budget_module.READ_VALUES, 100])
+def test_pixels_that_are_no_numbers_are_refused(
+    recipe: Callable[..., Path],
+    tmp_path: Path,
+    measured: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+) -> None:
+    monkeypatch.setattr(budget_module, "READ_VALUES", most)
+    pixels = np.random.default_rng(0).random((900, 1300)).astype(np.float32)
+    pixels[450, 487] = np.nan
+    path = tmp_path / "nan.tif"
+    tifffile.imwrite(path, pixels)
+    with pytest.raises(InputError, match="found 1 NaN or infinite"):
+        predict_budget(recipe(tiling={"core_px": 64, "halo_px": 32}), path)
+    assert measured == []
+
+
+def test_of_a_large_image_windows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (2000, 600), np.uint8)
+    tifffile.imwrite(path, pixels)
+    with open_image(path) as opened:
+        whole = vars(budget_module)["_shown"](opened)
+        monkeypatch.setattr(budget_module, "READ_VALUES", 100)
+        parts = vars(budget_module)["_shown"](opened)
+    np.testing.assert_array_equal(whole[0], pixels)
+    # Four rows of three windows, each amid its share.
+    assert parts.shape == (1, 1024, 768)
+    np.testing.assert_array_equal(parts[0, :256, 256:512], pixels[122:378, 172:428])
+
+
+def test_the_diameter_is_measured_by_a_model_and_by_no_recipe(
+    recipe: Callable[..., Path],
+    bright_model: Callable[..., Path],
+    image: Path,
+    measured: list[Any],
+) -> None:
+    fixed = {"normalise": {"scope": "fixed", "fixed_low": 0.0, "fixed_high": 255.0}}
+    model = bright_model(seen={"diameters_px": [10.0, 12.0, 20.0, 36.0, 40.0]}, data=fixed)
+    options = RunOptions(estimate_diameter=True)
+    pixels = np.zeros((300, 400), np.uint8)
+    y, x = np.mgrid[:300, :400]
+    for cy, cx in ((70, 70), (70, 200), (220, 70), (220, 200), (220, 330)):
+        pixels[(y - cy) ** 2 + (x - cx) ** 2 <= 40**2] = 255
+    PillowImage.fromarray(pixels).save(image)
+    found = predict_budget(model, image, options=options)
+    (said,) = found.notes
+    diameter = float(said.removeprefix("object diameter measured: ").removesuffix(" px"))
+    assert diameter == pytest.approx(80, rel=0.1)
+    assert found.grid_px[0] == pytest.approx(300 * 36 / diameter, abs=1)
+    PillowImage.fromarray(np.zeros((90, 90), np.uint8)).save(image)
+    assert predict_budget(model, image, options=options).notes == (
+        "too few objects to measure their diameter at any scale",
+        "the image has one value everywhere; check the file",
+    )
+    with pytest.raises(UsageError) as refused:
+        predict_budget(recipe(), image, options=options)
+    assert str(refused.value) == (
+        "--diameter-px: found auto with a recipe, wanted a model, which measures it; give the "
+        "diameter as a number, or a model file."
     )
 
 

@@ -48,7 +48,7 @@ def model(bright_model: Write) -> Model:
 
 @pytest.mark.parametrize("radius", [5.0, 10.0, 30.0, 90.0])
 def test_the_diameter_is_found_whatever_it_is(model: Model, discs: Draw, radius: float) -> None:
-    found = estimate_diameter(model, sample_of(picture(discs, radius)))
+    found = estimate_diameter(model.segmenter, model.card, sample_of(picture(discs, radius)))
     assert found == pytest.approx(2 * radius, rel=0.1)
 
 
@@ -68,7 +68,10 @@ def test_a_surer_reading_is_believed_unless_its_size_is_far_off() -> None:
 
 
 def test_an_image_without_objects_has_no_diameter(model: Model) -> None:
-    assert estimate_diameter(model, sample_of(np.zeros((100, 100), np.uint8))) is None
+    assert (
+        estimate_diameter(model.segmenter, model.card, sample_of(np.zeros((100, 100), np.uint8)))
+        is None
+    )
 
 
 def test_a_model_that_knows_no_sizes_cannot_measure(bright_model: Write) -> None:
@@ -130,6 +133,29 @@ def test_a_repeated_run_knows_the_diameter_and_an_empty_one_has_none(
     assert all(run.repeated for run in again)
 
 
+def test_the_diameter_of_another_plane_is_not_taken_for_that_of_this_one(
+    tmp_path: Path, bright_model: Write, discs: Draw
+) -> None:
+    large = picture(discs, 64.0)
+    small = np.full_like(large, 10)
+    part = picture(discs, 8.0)
+    small[: part.shape[0], : part.shape[1]] = part
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.stack([large, small]),
+        photometric="minisblack",
+        planarconfig="separate",
+    )
+    model = bright_model(seen=SEEN, data=FIXED)
+    measured = []
+    for channel in (0, 1):
+        options = RunOptions(estimate_diameter=True, select={"channel": channel}, restart=True)
+        (run,) = predict(model, [tmp_path / "a.tif"], tmp_path / "out", options=options)
+        record = json.loads((run.folder / "run.json").read_text())
+        measured.append(record["image"]["diameter_px"])
+    assert measured == [pytest.approx(128, rel=0.1), pytest.approx(16, rel=0.1)]
+
+
 def test_the_diameter_is_that_of_the_region_to_look_at(
     tmp_path: Path, bright_model: Write, discs: Draw
 ) -> None:
@@ -164,7 +190,7 @@ def test_the_scale_at_which_the_network_is_sure_is_believed(
         return Reading(scale, 9, float(found / scale), float(sure))
 
     monkeypatch.setattr("domainseg.diameter._reading", at_one_size)
-    found = estimate_diameter(model, sample_of(picture(discs, 40.0)))
+    found = estimate_diameter(model.segmenter, model.card, sample_of(picture(discs, 40.0)))
     assert found == pytest.approx(80, rel=0.15)
 
 
@@ -192,10 +218,31 @@ def test_an_evaluation_measures_too_and_says_so(
     assert any("object diameter measured" in said for said in record["warnings"])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "--diameter-px", "big"],
+        ["predict", "--diameter", "big"],
+        ["predict", "--diameter=big"],
+        ["evaluate", "--diameter", "big"],
+        ["check", "--diameter", "big", "--image", "a.png"],
+    ],
+)
 def test_what_is_no_diameter_is_refused(
-    bright_model: Write, capsys: pytest.CaptureFixture[str]
+    bright_model: Write, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    assert command(["predict", str(bright_model()), "a.png", "--diameter-px", "big"]) == 2
+    verb, *rest = words
+    assert command([verb, str(bright_model()), *(["a.png"] if verb != "check" else []), *rest]) == 2
     assert capsys.readouterr().err == (
         "error: --diameter-px: found 'big', wanted a number or auto; correct it.\n"
     )
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "check"])
+def test_the_help_has_one_name_for_the_diameter(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command([verb, "--help"]) == 0
+    words = capsys.readouterr().out.split()
+    assert "--diameter-px" in words
+    assert "--diameter" not in words

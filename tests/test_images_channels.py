@@ -68,24 +68,35 @@ def test_regions_of_a_view_follow_numpy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "named"),
+    ("found", "wanted", "named", "choice"),
     [
-        (("DAPI", "GFP"), "rgb", "rgb"),
-        (("DAPI", "GFP", "RFP"), "rgb", "rgb"),
-        (("DAPI", "GFP"), "grey", "grey"),
-        (("DAPI", "GFP"), ["DAPI"], "[DAPI]"),
-        (("DAPI",), ["DAPI", "GFP"], "[DAPI, GFP]"),
-        (("DAPI",), ["dapi"], "[dapi]"),
+        (("DAPI", "GFP"), "rgb", "rgb", "0"),
+        (("DAPI", "GFP", "RFP"), "rgb", "rgb", "0"),
+        (("DAPI", "GFP"), "grey", "grey", "0"),
+        (("DAPI", "GFP"), "die_map", "die_map", "0"),
+        (("DAPI", "GFP"), ["DAPI"], "[DAPI]", "DAPI"),
+        (("DAPI", "GFP", "RFP"), ["RFP", "DAPI"], "[RFP, DAPI]", "RFP, DAPI"),
+        (("DAPI",), ["DAPI", "GFP"], "[DAPI, GFP]", None),
+        (("DAPI",), ["dapi"], "[dapi]", None),
     ],
 )
-def test_other_channels_are_refused(
-    found: Sequence[str], wanted: str | list[str], named: str
+def test_other_channels_are_refused_with_those_to_choose(
+    found: Sequence[str], wanted: str | list[str], named: str, choice: str | None
 ) -> None:
     with pytest.raises(InputError) as caught:
         as_channels(PLANES[: len(found)], found, wanted=wanted, where="a.tif")
+    entry = "0" if choice == "0" else f"[{choice}]"
+    give = (
+        ""
+        if choice is None
+        else (
+            f"give --select channel={choice.replace(', ', ',')}, or image.select: "
+            f"{{channel: {entry}}} in the recipe, or "
+        )
+    )
     assert str(caught.value) == (
         f"a.tif: found channels {', '.join(found)}, wanted data.channels {named}; "
-        "choose channels with image.select.channel or change data.channels."
+        f"{give}change data.channels."
     )
 
 

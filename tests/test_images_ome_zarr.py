@@ -115,7 +115,8 @@ def test_an_ambiguous_stack_lists_its_axes(tmp_path: Path) -> None:
         open_image(path, select={"t": 0})
     assert str(caught.value) == (
         f"{path}: found a stack with axes t=2, channel=3 (c0, c1, c2), z=4, wanted one plane; "
-        "write image.select: {z: max} (an index, max or mean for each)."
+        "give --select z=max, or image.select: {z: max} in the recipe (an index, max or mean "
+        "for each)."
     )
 
 

@@ -70,18 +70,20 @@ def test_one_image_of_several_is_taken_by_index_or_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second[0], STACK[0, 0, 1, :9])
     assert _refusal(path, {}) == (
         "two.ome.tif: found 2 images in one file (first, second), wanted one; "
-        "write image.select: {series: 0} (an index or a name)."
+        "give --select series=0, or image.select: {series: 0} in the recipe (an index or a name)."
     )
 
 
 def test_an_ambiguous_stack_lists_its_axes_and_what_to_write(stack: Path) -> None:
     assert _refusal(stack, {}) == (
         "stack.ome.tif: found a stack with axes t=2, z=3, channel=2 (DAPI, GFP), wanted one "
-        "plane; write image.select: {t: 0, z: max} (an index, max or mean for each)."
+        "plane; give --select t=0 --select z=max, or image.select: {t: 0, z: max} in the recipe "
+        "(an index, max or mean for each)."
     )
     assert _refusal(stack, {"t": 0}) == (
         "stack.ome.tif: found a stack with axes t=2, z=3, channel=2 (DAPI, GFP), wanted one "
-        "plane; write image.select: {z: max} (an index, max or mean for each)."
+        "plane; give --select z=max, or image.select: {z: max} in the recipe "
+        "(an index, max or mean for each)."
     )
 
 
@@ -89,16 +91,17 @@ def test_pages_of_unknown_meaning_are_an_axis(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, STACK[0, :, 0], photometric="minisblack", metadata=None)
     assert _refusal(path, {}) == (
-        "a.tif: found a stack with axes page=3, wanted one plane; write image.select: {page: 0} "
-        "(an index, max or mean for each, or channel to take the pages as channels)."
+        "a.tif: found a stack with axes page=3, wanted one plane; give --select page=0, or "
+        "image.select: {page: 0} in the recipe (an index, max or mean for each, or channel to "
+        "take the pages as channels)."
     )
 
 
 def test_an_axis_that_is_not_there_is_refused_with_those_that_are(stack: Path) -> None:
     assert _refusal(stack, {"focus": 1}) == (
         "stack.ome.tif: found no axis 'focus' that image.select asks for, wanted one of channel, "
-        "series, t, z (the image has t=2, z=3, channel=2 (DAPI, GFP)); remove 'focus' from "
-        "image.select or correct it."
+        "series, t, z (the image has t=2, z=3, channel=2 (DAPI, GFP)); correct "
+        "--select, or image.select in the recipe."
     )
 
 
@@ -106,7 +109,7 @@ def test_an_axis_that_is_not_there_is_refused_with_those_that_are(stack: Path) -
 def test_a_plane_that_is_not_there_is_refused(stack: Path, value: object) -> None:
     assert _refusal(stack, {"t": 0, "z": value}) == (
         f"stack.ome.tif: found image.select.z: {value}, wanted an index from 0 to 2, max or mean; "
-        "correct image.select."
+        "correct --select, or image.select in the recipe."
     )
 
 
@@ -114,7 +117,7 @@ def test_a_plane_that_is_not_there_is_refused(stack: Path, value: object) -> Non
 def test_a_channel_that_is_not_there_is_refused(stack: Path, value: object) -> None:
     assert _refusal(stack, {"t": 0, "z": 0, "channel": value}) == (
         f"stack.ome.tif: found image.select.channel: {value}, wanted an index from 0 to 1, "
-        "or one of DAPI, GFP; correct image.select."
+        "or one of DAPI, GFP; correct --select, or image.select in the recipe."
     )
 
 

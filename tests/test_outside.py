@@ -71,7 +71,8 @@ def test_an_inverted_image_is_named(
     model = bright_model(seen=seen, data=FIXED)
     record = run_of(model, tmp_path / "a.tif", 255 - picture(discs, 100), tmp_path / "out")
     said = record["training"]["unlike"]
-    assert said.startswith("the image looks unlike those that the model was trained on, mostly by")
+    assert "trained on: it looks inverted (distance" in said
+    assert said.endswith("; give the model its negative")
     assert said in record["warnings"]
     (folder,) = image_folders(tmp_path / "out")
     assert said in read_image(folder).warnings
@@ -95,6 +96,49 @@ def test_objects_of_another_size_are_named(
         assert "those of its training images 8 to 12 px; --diameter-px auto scales" in sizes[0]
 
 
+@pytest.mark.parametrize("defects", [False, True])
+def test_few_large_objects_are_measured_at_other_scales(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw, defects: bool
+) -> None:
+    # Three discs are too few for a median, but other scales show their size.
+    labels = discs((400, 400), (80, 80, 50.0), (80, 280, 50.0), (280, 180, 50.0))
+    pixels = np.where(labels > 0, 240, 10).astype(np.uint8)
+    sizes = {"diameters_px": seen["diameters_px"]}
+    model = bright_model(seen=sizes, data=FIXED, evaluate={"defects": defects})
+    record = run_of(model, tmp_path / "a.tif", pixels, tmp_path / "out")
+    told = record["training"]
+    assert told["median_diameter_px"] is None
+    if defects:
+        # Few defects are the usual case.
+        assert (told["probed_diameter_px"], told["size"]) == (None, None)
+        return
+    assert told["probed_diameter_px"] == pytest.approx(100, rel=0.1)
+    assert "at other scales the objects look" in told["size"]
+    assert "those of its training images 8 to 12 px; --diameter-px auto scales" in told["size"]
+    assert told["size"] in record["warnings"]
+    again = decode_run(tmp_path / "out" / "a", ["instances.min_area_px=20"])
+    assert told["size"] in again.warnings
+
+
+def test_few_objects_of_the_right_size_are_not_named(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw
+) -> None:
+    labels = discs((140, 140), (30, 30, 5.0), (30, 100, 5.0), (90, 60, 5.0))
+    pixels = np.where(labels > 0, 240, 10).astype(np.uint8)
+    model = bright_model(seen={"diameters_px": seen["diameters_px"]}, data=FIXED)
+    record = run_of(model, tmp_path / "a.tif", pixels, tmp_path / "out")
+    assert record["training"]["probed_diameter_px"] == pytest.approx(10, rel=0.15)
+    assert record["warnings"] == []
+
+
+def test_an_empty_image_is_not_called_of_another_size(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any]
+) -> None:
+    model = bright_model(seen={"diameters_px": seen["diameters_px"]}, data=FIXED)
+    record = run_of(model, tmp_path / "a.tif", np.full((90, 90), 10, np.uint8), tmp_path / "out")
+    assert (record["objects"], record["training"]["size"]) == (0, None)
+
+
 def test_sizes_are_those_the_network_sees(
     tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw
 ) -> None:
@@ -115,6 +159,9 @@ def test_a_model_that_knows_nothing_of_its_training_says_nothing(
         bright_model(data=FIXED), tmp_path / "a.tif", 255 - picture(discs, 1), tmp_path / "out"
     )
     assert record["training"]["unlike"] is None
+    assert not record["training"]["compared"]
+    (folder,) = image_folders(tmp_path / "out")
+    assert not read_image(folder).compared
 
 
 def test_a_decode_asks_again_for_the_sizes(

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainseg import results
+from domainseg.cli.app import run as command
 from domainseg.errors import InputError, MissingInputError, OutputError, UsageError
 from domainseg.images import read_labels
 from domainseg.predict import PartlyFailedError, name_images, predict
 from domainseg.report.run_folder import image_folders, read_image, read_label_map, read_objects
-from domainseg.run_folder import FILES, difference
+from domainseg.run_folder import FILES, begin_folder, difference
 from domainseg.runs import RunOptions
 
 Draw = Callable[..., NDArray[np.int32]]
@@ -428,6 +429,81 @@ def test_an_unfinished_run_of_another_setting_is_refused_and_restarted(
     assert json.loads((run.folder / "timings.json").read_text())["tiles_from_before"] == 0
 
 
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ({"select": {"channel": [0, 1, 2, 3]}}, "--select channel=0"),
+        ({"diameter_px": 100_000.0}, "--diameter-px"),
+    ],
+)
+def test_a_run_that_is_refused_begins_nothing_and_takes_nothing_away(
+    tmp_path: Path,
+    bright_model: Write,
+    disc: NDArray[np.int32],
+    refused: dict[str, Any],
+    said: str,
+) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.stack([grey(disc)] * 5),
+        photometric="minisblack",
+        planarconfig="separate",
+    )
+    model, out = bright_model(data={"diameter_px": 10.0}), tmp_path / "out"
+    wrong = replace(RunOptions(select={"channel": 0}, diameter_px=10.0), **refused)
+    with pytest.raises(InputError, match=said):
+        predict(model, [tmp_path / "a.tif"], out, options=wrong)
+    assert not out.exists()
+    right = RunOptions(select={"channel": 0}, diameter_px=10.0)
+    (run,) = predict(model, [tmp_path / "a.tif"], out, options=right)
+    with pytest.raises(InputError, match=said):
+        predict(model, [tmp_path / "a.tif"], out, options=replace(wrong, restart=True))
+    (again,) = predict(model, [tmp_path / "a.tif"], out, options=right)
+    assert (again.count, again.repeated) == (run.count, True)
+
+
+def test_an_unfinished_run_of_which_no_tile_is_done_is_replaced(
+    tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
+) -> None:
+    pixels = np.stack([grey(disc).astype(np.float32)] * 2)
+    pixels[0, 3, 4] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="separate")
+    out = tmp_path / "out"
+    model = bright_model(data={"normalise": {"scope": "image"}})
+    with pytest.raises(InputError, match="NaN"):
+        predict(model, [tmp_path / "a.tif"], out, options=RunOptions(select={"channel": 0}))
+    assert (out / "a" / "progress.json").exists()
+    (run,) = predict(model, [tmp_path / "a.tif"], out, options=RunOptions(select={"channel": 1}))
+    assert run.count == 2
+
+
+@pytest.mark.parametrize(
+    ("left", "refused"),
+    [
+        ("maps.zarr/zarr.json", False),
+        ("maps.zarr/c/0/0/1.8e7a.partial", False),
+        ("maps.zarr/c/0/0/1", True),
+        ("detections/windows.json", False),
+        ("detections/.partial-8e7a.npz", False),
+        ("detections/000001.npz", True),
+    ],
+)
+def test_what_is_seen_of_a_tile_keeps_another_run_out(
+    tmp_path: Path, left: str, refused: bool
+) -> None:
+    begin_folder(tmp_path, {"image": {"sha256": "a"}}, restart=False)
+    (tmp_path / left).parent.mkdir(parents=True)
+    (tmp_path / left).touch()
+    other = {"image": {"sha256": "b"}}
+    if not refused:
+        begin_folder(tmp_path, other, restart=False)
+        assert not (tmp_path / left).exists()
+        return
+    with pytest.raises(OutputError, match=r"an unfinished run with another image\.sha256"):
+        begin_folder(tmp_path, other, restart=False)
+    assert (tmp_path / left).exists()
+
+
 def test_images_that_cannot_be_read_do_not_stop_the_others(
     tmp_path: Path, bright_model: Write, disc: NDArray[np.int32]
 ) -> None:
@@ -446,8 +522,50 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(
     ((name, failure),) = caught.value.failures
     assert name == "b"
     assert str(failure).startswith(f"{folder / 'b.png'}: found a truncated or corrupt PNG file")
+    assert [(run.image, run.count) for run in caught.value.runs] == [("a", 2), ("c", 2)]
     table = pl.read_parquet(tmp_path / "out" / "objects.parquet")
     assert table["image"].to_list() == ["a", "a", "c", "c"]
+
+
+def test_what_was_run_is_told_before_what_could_not_be(
+    tmp_path: Path,
+    bright_model: Write,
+    disc: NDArray[np.int32],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images = [str(save_png(tmp_path / f"{name}.png", grey(disc))) for name in "ac"]
+    pixels = np.zeros((5, 9, 9), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "five.tif", pixels, photometric="minisblack", planarconfig="separate"
+    )
+    model = bright_model(data={"diameter_px": 10.0})
+    out = tmp_path / "out"
+    words = ["predict", str(model), *images, str(tmp_path / "five.tif"), "-o", str(out)]
+    assert command(words) == 3
+    said = capsys.readouterr()
+    lines = [line for line in said.out.splitlines() if line.startswith(str(out))]
+    assert lines == [f"{out / name}  2 objects" for name in "ac"]
+    first, second, third, last = said.err.splitlines()
+    assert first.startswith("warning: a: object diameter not given")
+    assert second.startswith("warning: c: object diameter not given")
+    assert third.startswith("warning: five: found channels c0, c1, c2, c3, c4, wanted ")
+    assert last.startswith(f"error: {out}: found 1 of 3 images that could not be run (five)")
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "told"),
+    [
+        ("five", "five: found 5 channels.", "five: found 5 channels."),
+        ("x/five", "x/five: found 5 channels.", "x/five: found 5 channels."),
+        ("a.b", "a.b: found 5 channels.", "a.b: found 5 channels."),
+        ("a.b", "d/a.b.tif: found nothing.", "d/a.b.tif: found nothing."),
+        ("x/five", "d/x/five.tif: found nothing.", "d/x/five.tif: found nothing."),
+        ("five", "http://h/five.zarr: found nothing.", "http://h/five.zarr: found nothing."),
+        ("i", "image: found no pixel.", "i: image: found no pixel."),
+    ],
+)
+def test_a_failure_names_its_image_once(name: str, said: str, told: str) -> None:
+    assert PartlyFailedError("no.", ((name, InputError(said)),)).sentences() == (told,)
 
 
 def test_only_the_regions_given_are_inspected(

@@ -195,23 +195,33 @@ def test_a_length_times_a_scale_is_not_a_pixel_too_long() -> None:
         (
             {"wanted_spacing_um": 0.5},
             "a.png: found no pixel size in the file, wanted one, to resample to data.spacing_um: "
-            "0.5; give the image's pixel size, or choose data.diameter_px or neither.",
+            "0.5; give it with --spacing-um, or choose data.diameter_px or neither.",
         ),
         (
             {"diameter_px": 30.0},
             "a.png: found no diameter of the image's objects, wanted one, to scale them to "
-            "data.diameter_px: 30.0; give the diameter in pixels of the image.",
+            "data.diameter_px: 30.0; give it with --diameter-px.",
         ),
         (
             {"diameter_px": 30.0, "object_diameter_px": 1.0},
             "a.png: found a scale of 30 x 30 to the model grid, wanted between 0.01562 and 16; "
-            "check the pixel size of the image and data.diameter_px.",
+            "check the objects' diameter (--diameter-px) and data.diameter_px in the recipe.",
+        ),
+        (
+            {"wanted_spacing_um": 0.01, "spacing_um": (1.0, 1.0)},
+            "a.png: found a scale of 100 x 100 to the model grid, wanted between 0.01562 and 16; "
+            "check the image's pixel size (--spacing-um) and data.spacing_um in the recipe.",
+        ),
+        (
+            {"size_px": 1024},
+            "a.png: found a scale of 128 x 128 to the model grid, wanted between 0.01562 and 16; "
+            "check the size of the image and data.size_px in the recipe.",
         ),
     ],
 )
 def test_a_grid_that_cannot_be_made_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as caught:
-        grid_for((8, 8), None, where="a.png", **options)
+        grid_for((8, 8), **{"spacing_um": None, "where": "a.png", **options})
     assert str(caught.value) == words
 
 

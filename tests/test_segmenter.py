@@ -304,7 +304,8 @@ def test_channels_that_do_not_fit_are_refused(bright_model: Write) -> None:
         segment(segmenter, Sample("two.tif", image, ("DAPI", "GFP")))
     assert str(caught.value) == (
         "two.tif: found channels DAPI, GFP, wanted data.channels rgb; "
-        "choose channels with image.select.channel or change data.channels."
+        "give --select channel=0, or image.select: {channel: 0} in the recipe, "
+        "or change data.channels."
     )
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 INTERNAL = 5
+OTHER_NAMES = {"--diameter": "--diameter-px"}
+"""What Cellpose calls an option, and its name here."""
 
 app = typer.Typer(
     name="domainseg",
@@ -53,7 +55,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results."
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; errors are one sentence on standard error."""
     debug = "--debug" in arguments
-    rest = [a for a in arguments if a != "--debug"] or ["--help"]
+    rest = _as_named([a for a in arguments if a != "--debug"]) or ["--help"]
     try:
         code = typer.main.get_command(app).main(
             args=rest, prog_name="domainseg", standalone_mode=False
@@ -68,6 +70,17 @@ def run(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this code
         fail(f"interrupted; {_goes_on(rest)}.")
     return code if isinstance(code, int) else 0
+
+
+def _as_named(words: Sequence[str]) -> list[str]:
+    """Return a command line with the names that options have here for those of other programs."""
+    if not {"predict", "evaluate", "check", "verify-tiling"} & set(words[:1]):
+        return list(words)
+    named = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        named.append(f"{OTHER_NAMES.get(option, option)}{equals}{value}")
+    return named
 
 
 def _goes_on(words: Sequence[str]) -> str:
@@ -235,15 +248,17 @@ def predict(
     if data_root is not None:
         _predict_data(model, data_root, out, options)
         return
-    with RunMeter() as meter:
-        try:
+    try:
+        with RunMeter() as meter:
             runs = segment(
                 model, images or (), out, options=options, tell=meter.image, tell_stage=meter.part
             )
-        except PartlyFailedError as error:
-            for name, failure in error.failures:
-                warn(f"{name}: {failure}")
-            raise
+    except PartlyFailedError as error:
+        for run_ in error.runs:
+            _say_run(run_)
+        for said in error.sentences():
+            warn(said)
+        raise
     for run_ in runs:
         _say_run(run_)
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from domainseg.cli.options import Device, DiameterPx, Precision, Select, SpacingUm, selection
+from domainseg.cli.options import (
+    AUTO,
+    Device,
+    DiameterOrAuto,
+    DiameterPx,
+    Precision,
+    Select,
+    SpacingUm,
+    diameter_of,
+    selection,
+)
 from domainseg.cli.screen import Meter, say, show_table, warn
 from domainseg.errors import GateError, UsageError, sentence
 
@@ -39,7 +49,7 @@ def check(
     ] = None,
     select: Select = None,
     spacing_um: SpacingUm = None,
-    diameter_px: DiameterPx = None,
+    diameter_px: DiameterOrAuto = None,
 ) -> None:
     """Read a recipe and every image and label it names; say what is there.
 
@@ -59,7 +69,8 @@ def check(
             overrides=tuple(overrides or ()),
             select=selection(select),
             spacing_um=spacing_um,
-            diameter_px=diameter_px,
+            diameter_px=diameter_of(diameter_px),
+            estimate_diameter=diameter_px == AUTO,
             max_memory_mb=None if max_memory is None else 1000 * max_memory,
         )
         _check_image(recipe, image, options)

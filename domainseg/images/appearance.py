@@ -34,6 +34,9 @@ from domainseg.records import Plane
 
 FEATURES = ("level", "spread", "skew", "black", "white", "colour", "noise", "grain")
 """Names of the numbers, in their order."""
+INVERTED = "inverted"
+ONE_VALUE = "one value"
+"""Causes that are no number of an image."""
 WINDOW_PX = 256
 MOST_WINDOWS = 16
 """Of a larger image as many windows are looked at, evenly spread."""
@@ -79,32 +82,55 @@ def appearance(plane: Plane, places: Iterable[Window] | None = None) -> Floats:
     )
 
 
+_WORDS = {
+    "level": ("it is brighter", "it is darker"),
+    "spread": ("its contrast is higher", "its contrast is lower"),
+    "skew": ("more of it is dark ground", "more of it is bright ground"),
+    "black": ("more of it has the lowest value", "less of it has the lowest value"),
+    "white": (
+        "more of it has the highest value, as after overexposure",
+        "less of it has the highest value",
+    ),
+    "colour": ("it has more colour", "it has less colour"),
+    "noise": ("it has more noise", "it has less noise"),
+    "grain": ("it is rougher", "it is smoother, as out of focus"),
+}
+"""What is said where a number is above, and below, that of the nearest image."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unlike:
     """Why an image is not like those of a set.
 
     Attributes:
-        feature: the number that is furthest from that of the nearest image of the set.
+        cause: the number that is furthest from that of the nearest image of the set; `INVERTED`
+            where the negative is like the set, or much nearer, and `ONE_VALUE`.
         value: of the image.
-        low, high: least and greatest of the set.
-        distance: to the nearest image, in standard deviations.
+        nearest: of the nearest image of the set.
+        distance: to that image, in standard deviations.
         limit: distance from which on an image is unlike.
     """
 
-    feature: str
+    cause: str
     value: float
-    low: float
-    high: float
+    nearest: float
     distance: float
     limit: float
 
     def text(self) -> str:
         """Return what is said of it, without a full stop."""
-        return (
-            f"the image looks unlike those that the model was trained on, mostly by its "
-            f"{self.feature}: {self.value:.2g}, in training {self.low:.2g} to {self.high:.2g} "
-            f"(distance {self.distance:.1f}, limit {self.limit:.1f}); look at the outlines"
-        )
+        apart = f"distance {self.distance:.1f}, limit {self.limit:.1f}"
+        if self.cause == ONE_VALUE:
+            why, fix = "it has one value everywhere", "check the file"
+        elif self.cause == INVERTED:
+            why = f"it looks inverted ({apart}, of its negative {self.nearest:.1f})"
+            fix = "give the model its negative"
+        else:
+            above, below = _WORDS[self.cause]
+            numbers = f"{self.cause} {self.value:.2g}, of the nearest {self.nearest:.2g}; {apart}"
+            why = f"{above if self.value > self.nearest else below} ({numbers})"
+            fix = "look at the overlay"
+        return f"the image looks unlike those that the model was trained on: {why}; {fix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +173,22 @@ class Looks:
         A number that is not finite is as far away as can be.
         """
         numbers = np.nan_to_num(numbers, nan=1e6, posinf=1e6, neginf=-1e6)
-        distance, nearest = KDTree(self.values / self.scale).query(numbers / self.scale)
+        distance, nearest = self._nearest(numbers)
         if distance <= self.limit:
             return None
-        off = np.abs(numbers - self.values[nearest]) / self.scale
-        at = int(off.argmax())
-        column = self.values[:, at]
-        return Unlike(
-            FEATURES[at],
-            float(numbers[at]),
-            float(column.min()),
-            float(column.max()),
-            float(distance),
-            self.limit,
-        )
+        if numbers[FEATURES.index("spread")] < _EPSILON:
+            return Unlike(ONE_VALUE, 0.0, 0.0, distance, self.limit)
+        turned, _ = self._nearest(_negative(numbers))
+        if turned < max(self.limit, distance / 2) and turned < distance:
+            return Unlike(INVERTED, distance, turned, distance, self.limit)
+        beside = self.values[nearest]
+        at = int((np.abs(numbers - beside) / self.scale).argmax())
+        return Unlike(FEATURES[at], float(numbers[at]), float(beside[at]), distance, self.limit)
+
+    def _nearest(self, numbers: Floats) -> tuple[float, int]:
+        """Return the distance of an image to the nearest of the set, and which that is."""
+        distance, nearest = KDTree(self.values / self.scale).query(numbers / self.scale)
+        return float(distance), int(nearest)
 
     def to_json(self) -> dict[str, Any]:
         """Return the set as plain values."""
@@ -177,6 +205,12 @@ class Looks:
         if tuple(values.get("features", ())) != FEATURES:
             return None
         return cls(np.array(values["values"]), np.array(values["scale"]), float(values["limit"]))
+
+
+def _negative(numbers: Floats) -> Floats:
+    """Return the numbers of an image's negative."""
+    level, spread, skew, black, white, *others = numbers
+    return np.array([1 - level, spread, -skew, white, black, *others])
 
 
 def _noise(grey: NDArray[np.float32]) -> float:

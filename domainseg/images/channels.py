@@ -11,6 +11,7 @@ import numpy as np
 
 from domainseg.errors import InputError, sentence
 from domainseg.images.image import Key, region_of
+from domainseg.images.select import choosing
 from domainseg.records import Array, Plane
 
 RGB = ("red", "green", "blue")
@@ -147,7 +148,8 @@ def as_channels(
         names = tuple(wanted)
         if len(set(names)) == len(names) and sorted(names) == sorted(found):
             return ChannelView(image, names, tuple(found.index(name) for name in names))
-        raise _refused(where, found, f"data.channels [{', '.join(names)}]")
+        choice = names if set(names) <= set(found) else None
+        raise _refused(where, found, f"data.channels [{', '.join(names)}]", choice)
     opaque = tuple(name for name in found if name != "alpha")
     colours = _colours(found, opaque)
     alone = (found.index(opaque[0]),) if len(opaque) == 1 else None
@@ -159,7 +161,7 @@ def as_channels(
         return ChannelView(image, ("grey",), alone)
     if wanted == "grey" and colours:
         return ChannelView(image, ("grey",), colours, LUMINANCE)
-    raise _refused(where, found, f"data.channels {wanted}")
+    raise _refused(where, found, f"data.channels {wanted}", 0)
 
 
 def seen_as(channels: Sequence[str], wanted: str | Sequence[str]) -> str | None:
@@ -194,12 +196,19 @@ def _colours(found: tuple[str, ...], opaque: tuple[str, ...]) -> tuple[int, ...]
     return (0, 1, 2) if found == ("c0", "c1", "c2") else ()
 
 
-def _refused(where: str | Path, found: tuple[str, ...], wanted: str) -> InputError:
+def _refused(
+    where: str | Path,
+    found: tuple[str, ...],
+    wanted: str,
+    choice: int | Sequence[str] | None,
+) -> InputError:
+    """Return what is said of channels that do not fit, with those to choose where any would."""
+    change = "change data.channels"
     return InputError(
         sentence(
             where,
             found=f"channels {', '.join(found)}",
             wanted=wanted,
-            fix="choose channels with image.select.channel or change data.channels",
+            fix=change if choice is None else f"{choosing({'channel': choice})}, or {change}",
         )
     )

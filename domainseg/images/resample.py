@@ -27,6 +27,12 @@ SCALE_LIMITS = (1 / 64, 16.0)
 """Scales outside are taken for a mistake of units, not for a wish."""
 BAND_PX = 1 << 24
 """Source pixels of one channel read at a time."""
+_OF_IMAGE = {
+    "data.spacing_um": "the image's pixel size (--spacing-um)",
+    "data.diameter_px": "the objects' diameter (--diameter-px)",
+    "data.size_px": "the size of the image",
+}
+"""What of an image leads to its scale, by what is asked for in the recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ def grid_for(
                 where,
                 found=f"a scale of {sy:.4g} x {sx:.4g} to the model grid",
                 wanted=f"between {low:.4g} and {high:.4g}",
-                fix=f"check the pixel size of the image and {given[0]}",
+                fix=f"check {_OF_IMAGE[given[0]]} and {given[0]} in the recipe",
             )
         )
     if size_px is not None:
@@ -265,7 +271,7 @@ def _scale_by_spacing(
                 where,
                 found="no pixel size in the file",
                 wanted=f"one, to resample to data.spacing_um: {wanted_um}",
-                fix="give the image's pixel size, or choose data.diameter_px or neither",
+                fix="give it with --spacing-um, or choose data.diameter_px or neither",
             )
         )
     _check_lengths(where, "pixel size", spacing_um)
@@ -282,7 +288,7 @@ def _scale_by_diameter(
                 where,
                 found="no diameter of the image's objects",
                 wanted=f"one, to scale them to data.diameter_px: {diameter_px}",
-                fix="give the diameter in pixels of the image",
+                fix="give it with --diameter-px",
             )
         )
     _check_lengths(where, "object diameter", (object_diameter_px,))

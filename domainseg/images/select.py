@@ -12,6 +12,7 @@ from domainseg.images.files import Location
 Projection = Literal["max", "mean"]
 ALWAYS = ("channel", "series", "t", "z")
 """Axes every image has; a file without one has it with length 1."""
+CORRECT = "correct --select, or image.select in the recipe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,20 @@ class Pick:
     as_channels: bool = False
 
 
+def choosing(choice: Mapping[str, int | str | Sequence[str]]) -> str:
+    """Return how to choose planes or channels: by options, and in a recipe.
+
+    >>> choosing({"t": 0, "z": "max"})
+    'give --select t=0 --select z=max, or image.select: {t: 0, z: max} in the recipe'
+    """
+    many = {axis: list(value) for axis, value in choice.items() if isinstance(value, list | tuple)}
+    options = {**choice, **{axis: ",".join(names) for axis, names in many.items()}}
+    entries = {**choice, **{axis: f"[{', '.join(names)}]" for axis, names in many.items()}}
+    given = " ".join(f"--select {axis}={value}" for axis, value in options.items())
+    written = ", ".join(f"{axis}: {value}" for axis, value in entries.items())
+    return f"give {given}, or image.select: {{{written}}} in the recipe"
+
+
 def check_names(path: Location, axes: Sequence[Axis], select: Mapping[str, object]) -> None:
     """Refuse a name in ``select`` that is no axis of this image.
 
@@ -51,7 +66,7 @@ def check_names(path: Location, axes: Sequence[Axis], select: Mapping[str, objec
                     path,
                     found=f"no axis '{name}' that image.select asks for",
                     wanted=f"one of {', '.join(sorted(known))} (the image has {there})",
-                    fix=f"remove '{name}' from image.select or correct it",
+                    fix=CORRECT,
                 )
             )
 
@@ -71,7 +86,7 @@ def pick_planes(
     stack = [axis for axis in axes if axis.name != "channel"]
     missing = [axis.name for axis in stack if axis.length > 1 and axis.name not in select]
     if missing:
-        written = ", ".join(f"{name}: {'max' if name == 'z' else 0}" for name in missing)
+        choice = {name: "max" if name == "z" else 0 for name in missing}
         way = "an index, max or mean for each"
         if not set(missing) <= set(ALWAYS):
             way += ", or channel to take the pages as channels"
@@ -80,7 +95,7 @@ def pick_planes(
                 path,
                 found=f"a stack with axes {', '.join(str(a) for a in axes if a.length > 1)}",
                 wanted="one plane",
-                fix=f"write image.select: {{{written}}} ({way})",
+                fix=f"{choosing(choice)} ({way})",
             )
         )
     picks = tuple(_pick(path, axis, select.get(axis.name, 0)) for axis in stack)
@@ -111,7 +126,7 @@ def pick_series(path: Location, axis: Axis, select: Mapping[str, object]) -> int
                     path,
                     found=f"{axis.length} images in one file ({', '.join(axis.labels)})",
                     wanted="one",
-                    fix="write image.select: {series: 0} (an index or a name)",
+                    fix=f"{choosing({'series': 0})} (an index or a name)",
                 )
             )
         return 0
@@ -185,6 +200,6 @@ def _position(path: Location, axis: Axis, value: object) -> int:
             path,
             found=f"image.select.{axis.name}: {value}",
             wanted=wanted,
-            fix="correct image.select",
+            fix=CORRECT,
         )
     )

@@ -45,6 +45,7 @@ class InspectedImage:
         dtype: of the source.
         channels: names.
         seen_as: what the model was shown of them, in words; None for all as they are.
+        select: what of a stack was read, by axis; empty for all of the file.
         spacing_um: pixel size ``(y, x)``, None when unknown.
         kind: the stratum results are reported by, or None.
         objects: how many were found.
@@ -54,6 +55,8 @@ class InspectedImage:
         lattice: tiles, batch, threads, precision, device of the forward pass.
         versions: of domainseg and of what it computed with.
         warnings: one sentence each.
+        compared: whether it is known if the image looks like those of the training, or it is a
+            map that shows no light.
         model: the model used.
     """
 
@@ -63,6 +66,7 @@ class InspectedImage:
     dtype: str
     channels: tuple[str, ...]
     seen_as: str | None
+    select: Mapping[str, object]
     spacing_um: Spacing | None
     kind: str | None
     objects: int
@@ -72,6 +76,7 @@ class InspectedImage:
     lattice: Mapping[str, Any]
     versions: Mapping[str, Any]
     warnings: tuple[str, ...]
+    compared: bool
     model: Model
 
 

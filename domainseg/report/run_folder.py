@@ -123,6 +123,7 @@ def read_image(folder: Path, *, name: str | None = None) -> InspectedImage:
         dtype=image.text("dtype"),
         channels=image.texts("channels"),
         seen_as=image.text_or_none("seen_as") if "seen_as" in image.values else None,
+        select=image.mapping("select") if "select" in image.values else {},
         spacing_um=(spacing[0], spacing[1]) if spacing else None,
         kind=image.text_or_none("kind"),
         objects=record.count("objects"),
@@ -132,8 +133,18 @@ def read_image(folder: Path, *, name: str | None = None) -> InspectedImage:
         lattice=record.mapping("lattice"),
         versions={"domainseg": record.text("domainseg"), **versions},
         warnings=record.texts("warnings"),
+        compared=_compared(record),
         model=_model(record),
     )
+
+
+def _compared(record: JsonRecord) -> bool:
+    """Return whether a run knows if its image looks like those of the training.
+
+    Of runs that do not say so, and of images without looks, nothing is told.
+    """
+    told = record.values.get("training") or {}
+    return bool(told.get("compared", True)) or not told.get("looks")
 
 
 def _model(record: JsonRecord) -> Model:

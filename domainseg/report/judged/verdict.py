@@ -42,7 +42,7 @@ def verdict(made: Assessment) -> Section:
         _units(made),
     ]
     if made.lot.warnings:
-        blocks.append(Callout("warning", "What the data lacks", made.lot.warnings))
+        blocks.append(Callout("warning", "What to know of the data", made.lot.warnings))
     return Section("verdict", "Verdict", tuple(blocks))
 
 

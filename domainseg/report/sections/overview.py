@@ -23,10 +23,8 @@ from domainseg.report.document import (
 )
 from domainseg.report.evidence import CLASS, IMAGE, Evidence
 from domainseg.report.numbers import written
-from domainseg.report.sections.wording import counted, listed, wanted
-from domainseg.report.visible import shortened
+from domainseg.report.sections.wording import counted, listed, wanted, warned
 
-_WARNING = 300
 _DISPERSED = 0.01
 """Chance below which counts are said to differ more than independent objects would."""
 
@@ -93,6 +91,8 @@ def _limits(evidence: Evidence, unit: AreaUnit) -> Iterable[Block]:
         yield Callout("warning", "Not in micrometres", (_uncalibrated(evidence),))
     if lines := tuple(_warnings(evidence)):
         yield Callout("warning", "Warnings of the runs", lines)
+    if lines := tuple(_assumed(evidence)):
+        yield Callout("note", "How the images were read", lines)
     if (spread := _spread(evidence, unit)) is not None:
         yield spread
 
@@ -107,12 +107,27 @@ def _uncalibrated(evidence: Evidence) -> str:
 
 def _warnings(evidence: Evidence) -> Iterable[str]:
     """Yield each distinct warning once, with the images it was given for."""
+    said = ((image.name, warning) for image in evidence.images for warning in image.warnings)
+    return warned(said, len(evidence.images))
+
+
+def _assumed(evidence: Evidence) -> Iterable[str]:
+    """Yield what was taken for granted of images, with those that it holds for."""
     owners: dict[str, list[str]] = {}
     for image in evidence.images:
-        for warning in image.warnings:
-            owners.setdefault(warning, []).append(image.name)
-    for warning, names in owners.items():
-        yield f"{shortened(warning, _WARNING)} ({listed(names, len(evidence.images), 'image')})"
+        said = [] if image.seen_as is None else [f"The model was shown {image.seen_as}"]
+        if image.select:
+            chosen = ", ".join(f"{key}={value}" for key, value in image.select.items())
+            said.append(f"Of the file only {chosen} was read")
+        if not image.compared:
+            said.append(
+                "Whether images look like those of the training is not known: the model's file "
+                "does not say how those looked"
+            )
+        for one in said:
+            owners.setdefault(one, []).append(image.name)
+    for one, names in owners.items():
+        yield f"{one} ({listed(names, len(evidence.images), 'image')})."
 
 
 def _spread(evidence: Evidence, unit: AreaUnit) -> Paragraph | None:

@@ -36,6 +36,7 @@ def _found(evidence: Evidence) -> Table:
         Column(f"density_per_{unit.key}", "Density", MEASURE, unit.per),
         Column(f"density_interval_per_{unit.key}", "95 % interval", MEASURE, unit.per),
         Column(f"{size.column}_median", "Median diameter", MEASURE, size.unit),
+        Column("warnings", "Warnings", COUNT),
     )
     parts = evidence.objects.partition_by(IMAGE, as_dict=True)
     rows: list[tuple[Value, ...]] = []
@@ -48,6 +49,7 @@ def _found(evidence: Evidence) -> Table:
             (
                 *(image.name, image.kind, height, width, part.height),
                 *(found.value, found.interval, middle.median if middle else None),
+                len(image.warnings),
             )
         )
     caption = "What was found in every image, in the order of the runs."

@@ -88,6 +88,7 @@ def _images(images: Sequence[InspectedImage]) -> Table:
     columns = (
         Column("image", "Image"),
         Column("channels", "Channels"),
+        Column("select", "Read of the file"),
         Column("seen_as", "Shown to the model"),
         Column("dtype", "Type"),
         Column("spacing_y_um", "Pixel height", MEASURE, "\u00b5m"),
@@ -99,6 +100,7 @@ def _images(images: Sequence[InspectedImage]) -> Table:
         (
             image.name,
             ", ".join(image.channels),
+            ", ".join(f"{key}={value}" for key, value in image.select.items()) or None,
             image.seen_as,
             image.dtype,
             *(image.spacing_um or (None, None)),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from domainseg.report.evidence import Evidence
 from domainseg.report.visible import shortened
 
 _NAMED = 3
+_WARNING = 300
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +58,20 @@ def listed(names: Sequence[str], total: int, noun: str) -> str:
     more = len(names) - _NAMED
     rest = f" and {more:,} more" if more > 0 else ""
     return f"{counted(len(names), noun)}: {shown}{rest}"
+
+
+def warned(said: Iterable[tuple[str, str]], total: int) -> Iterator[str]:
+    """Yield each warning once, with the names of the images, of ``total``, that it was given for.
+
+    ``said`` are names and warnings; those that differ in their numbers only are one, with the
+    numbers of the first.
+    """
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for name, warning in said:
+        alike.setdefault(_NUMBER.sub("0", warning), []).append((name, warning))
+    for each in alike.values():
+        names = [name for name, _ in each]
+        first = shortened(each[0][1], _WARNING)
+        differ = len({warning for _, warning in each}) > 1
+        numbers = f"; the numbers are those of {shortened(names[0], 40)}" if differ else ""
+        yield f"{first} ({listed(names, total, 'image')}{numbers})"
