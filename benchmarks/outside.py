@@ -57,7 +57,8 @@ def _empty(pixels: Pixels) -> Pixels:
 
 def _saturated(pixels: Pixels) -> Pixels:
     top = max(float(np.quantile(pixels, 0.9)), 1.0)
-    return np.clip(pixels * (255 / top), 0, 255).astype(np.uint8)
+    made: Pixels = np.clip(pixels * (255 / top), 0, 255).astype(np.uint8)
+    return made
 
 
 CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
@@ -130,7 +131,7 @@ def _sized(model: Model, sample: Sample) -> bool:
     segmenter, card = model.segmenter, model.card
     plane = model_plane(segmenter.recipe, sample, diameter_px=None)
     objects = segment(segmenter, sample).instances()
-    found = Found.of(np.sqrt(4 / np.pi * objects.areas_px), objects.scores)
+    found = Found.of(np.sqrt(4 / np.pi * objects.areas_px()), objects.scores)
     probed = None
     if found.doubtful:
         probed = doubted_diameter(segmenter, card, sample, intensity=plane.intensity, area=None)

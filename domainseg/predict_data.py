@@ -175,7 +175,7 @@ def _unlike(
     recipe = model.segmenter.recipe
     diameter = options.diameter_px or model.segmenter.diameter_px
     plane = model_plane(recipe, sample, diameter_px=diameter, intensity=group)
-    found = Found.of(np.sqrt(4 / np.pi * objects.areas_px), objects.scores)
+    found = Found.of(np.sqrt(4 / np.pi * objects.areas_px()), objects.scores)
     probed: float | None = None
     if found.doubtful and options.diameter_px is None:
         probed = doubted_diameter(

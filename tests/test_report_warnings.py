@@ -90,6 +90,11 @@ def test_the_page_says_what_of_the_file_was_read(runs: Path) -> None:
 def test_a_verdict_names_the_images_that_were_warned_of(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command(["report", str(runs), "--rules", "cells", "-o", str(tmp_path / "judged")])
+    sizes = tmp_path / "manifest.csv"
+    rows = [f"{name},{name},0.5,0.5" for name in "abc"]
+    header = "image,unit_id,pixel_size_um_y,pixel_size_um_x"
+    sizes.write_text("\n".join([header, *rows]))
+    judged = ["--rules", "cells", "--manifest", str(sizes), "-o", str(tmp_path / "judged")]
+    assert command(["report", str(runs), *judged]) == 0
     said = capsys.readouterr()
     assert "(2 images: a, b; the numbers are those of a)" in said.err + said.out

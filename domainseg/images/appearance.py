@@ -93,7 +93,7 @@ _WORDS = {
     ),
     "colour": ("it has more colour", "it has less colour"),
     "noise": ("it has more noise", "it has less noise"),
-    "grain": ("it is rougher", "it is smoother, as out of focus"),
+    "grain": ("it is rougher, as with noise", "it is smoother, as out of focus"),
 }
 """What is said where a number is above, and below, that of the nearest image."""
 
