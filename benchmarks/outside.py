@@ -5,8 +5,8 @@
 MODEL keeps how its training images look. Printed are the share of DATA's validation and test images
 that are named although they are as the training's (false alarms), the share of test images that are
 named after each change, by kind, and which pictures of scikit-image are. Then images are resampled
-by several factors: of those whose true median diameter is beyond the sizes of the training, and of
-the others, the share whose sizes are named.
+by several factors, for a model that scales them: of those whose true median diameter is beyond the
+sizes of the training, and of the others, the share whose sizes are named.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from domainseg.images.appearance import Looks, appearance
 from domainseg.images.channels import RGB
 from domainseg.model_plane import model_plane
 from domainseg.models.model_file import find_model, read_card
-from domainseg.outside import RECORD_KEY, Found, Outside, sizes_seen
+from domainseg.outside import RECORD_KEY, Found, Outside, scales_images, sizes_seen
 from domainseg.recipe import Recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
 from domainseg.runs import Model, RunOptions, open_model
@@ -103,7 +103,7 @@ def main() -> None:
         print(f"{change}: {shown}")
     passed = [name for name in OTHERS if not unlike(looks, recipe, _picture(name))]
     print(f"of {len(OTHERS)} other pictures not named: {', '.join(passed) or 'none'}")
-    if sizes_seen(card) is not None:
+    if scales_images(recipe, card):
         _print_sizes(options.model, options.data)
 
 

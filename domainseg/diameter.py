@@ -105,11 +105,9 @@ def doubted_diameter(
 ) -> float | None:
     """Return `estimate_diameter` of an image whose objects are doubtful at its own scale.
 
-    None too for a model that would not scale the image, or that looks for defects: where there
-    are few of these, nothing is amiss.
+    None too for a model that would not scale the image (`scales_images`).
     """
-    able = segmenter.detector is None and scales_images(segmenter.recipe, card)
-    if not able or segmenter.recipe.evaluate.defects:
+    if segmenter.detector is not None or not scales_images(segmenter.recipe, card):
         return None
     return estimate_diameter(segmenter, card, sample, intensity=intensity, area=area)
 

@@ -102,10 +102,11 @@ def seen_in_training(images: Sequence[Prepared]) -> dict[str, Any]:
 def scales_images(recipe: Recipe, card: ModelCard) -> bool:
     """Return whether a model takes images as they are and knows sizes it was trained on.
 
-    A wafer map is never scaled: its pixels are dies.
+    A wafer map is never scaled, as its pixels are dies, and neither is what is searched for
+    defects, which have all sizes.
     """
     data = recipe.data
-    if data.channels == "die_map":
+    if data.channels == "die_map" or recipe.evaluate.defects:
         return False
     fixed = (data.diameter_px, data.spacing_um, data.size_px)
     return sizes_seen(card) is not None and fixed == (None, None, None)
@@ -158,7 +159,8 @@ class Outside:
         numbers: how it looks, by name; empty where that is not asked.
         compared: whether the model's file says how the images of its training looked.
         unlike: what is said where it looks unlike the training's images.
-        sizes: of the objects of the training, None where they are not known.
+        sizes: of the objects of the training, None where they are not known, and of defects, which
+            have all sizes.
         fix: what is said to do about objects of other sizes.
     """
 
@@ -180,7 +182,8 @@ class Outside:
             {} if numbers is None else dict(zip(FEATURES, numbers.round(5).tolist(), strict=True))
         )
         told = None if why is None else why.text()
-        return cls(shown, known is not None, told, sizes_seen(card), _fix(recipe, card))
+        sizes = None if recipe.evaluate.defects else sizes_seen(card)
+        return cls(shown, known is not None, told, sizes, _fix(recipe, card))
 
     def judged(
         self, found: Found, scale_yx: tuple[float, float], probed_px: float | None = None

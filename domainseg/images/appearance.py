@@ -104,7 +104,7 @@ class Unlike:
 
     Attributes:
         cause: the number that is furthest from that of the nearest image of the set; `INVERTED`
-            where the negative is like the set, or much nearer, and `ONE_VALUE`.
+            where the negative is like the set, and `ONE_VALUE`.
         value: of the image.
         nearest: of the nearest image of the set.
         distance: to that image, in standard deviations.
@@ -179,7 +179,7 @@ class Looks:
         if numbers[FEATURES.index("spread")] < _EPSILON:
             return Unlike(ONE_VALUE, 0.0, 0.0, distance, self.limit)
         turned, _ = self._nearest(_negative(numbers))
-        if turned < max(self.limit, distance / 2) and turned < distance:
+        if turned <= self.limit:
             return Unlike(INVERTED, distance, turned, distance, self.limit)
         beside = self.values[nearest]
         at = int((np.abs(numbers - beside) / self.scale).argmax())
