@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage import data as pictures
 
-from domainseg.diameter import doubted_diameter
+from domainseg.diameter import compared
 from domainseg.images.appearance import Looks, appearance
 from domainseg.images.channels import RGB
 from domainseg.model_plane import model_plane
 from domainseg.models.model_file import find_model, read_card
-from domainseg.outside import RECORD_KEY, Found, Outside, scales_images, sizes_seen
+from domainseg.outside import RECORD_KEY, Found, scales_images, sizes_seen
 from domainseg.recipe import Recipe, recipe_from_json, with_overrides
 from domainseg.records import Sample
 from domainseg.runs import Model, RunOptions, open_model
@@ -132,10 +132,7 @@ def _sized(model: Model, sample: Sample) -> bool:
     plane = model_plane(segmenter.recipe, sample, diameter_px=None)
     objects = segment(segmenter, sample).instances()
     found = Found.of(np.sqrt(4 / np.pi * objects.areas_px()), objects.scores)
-    probed = None
-    if found.doubtful:
-        probed = doubted_diameter(segmenter, card, sample, intensity=plane.intensity, area=None)
-    record, _ = Outside.of(card, segmenter.recipe, plane, None).judged(found, (1.0, 1.0), probed)
+    record, _ = compared(segmenter, card, sample, plane, found, area=None)
     return record[RECORD_KEY]["size"] is not None
 
 

@@ -26,7 +26,7 @@ from domainseg.models.model_file import ModelCard, read_card
 from domainseg.outside import Outside, at_diameter
 from domainseg.recipe import Recipe, load_recipe, recipe_from_json, with_overrides
 from domainseg.records import Array, Sample
-from domainseg.runs import RunOptions, open_model
+from domainseg.runs import RunOptions, open_model, require_scaled
 from domainseg.segmenter import (
     build_network,
     choose_device,
@@ -51,7 +51,8 @@ MAP_BYTES = 4
 CODE_BYTES = 4
 """On disk while objects are decoded, per pixel of the model grid and layer."""
 READ_VALUES = 1 << 25
-"""Pixels times channels of an image that is read whole; of a larger one windows are."""
+"""Pixels times channels of a file that is read whole; of a larger one, or of more than the windows
+hold at a URL, windows are."""
 LABEL_BYTES = 4 * 4 / 3
 """On disk, per pixel of the image and layer: int32, and a third more for the pyramid."""
 
@@ -140,7 +141,8 @@ def predict_budget(
 
     Raises:
         ModelFileError, RecipeError: the model or recipe cannot be used.
-        InputError: the image cannot be read, does not fit or has pixels that are no numbers.
+        InputError: the image cannot be read, does not fit or has pixels that are no numbers, of a
+            large one in the windows.
         UsageError: ``max_memory_mb`` is too little for any plan, one batch of windows is too
             much for the machine, or the diameter is to be measured without a model.
     """
@@ -219,11 +221,13 @@ def _open(path: Path, options: RunOptions) -> _Wanted:
     if _is_model(path):
         card = read_card(path)
         recipe = recipe_from_json(card.recipe, where=str(path))
+        require_scaled(recipe, card, options)
         recipe = at_diameter(recipe, card, options.diameter_px)
         recipe = with_overrides(recipe, options.overrides) if options.overrides else recipe
         classes, diameter_px, measured = card.classes, card.diameter_px, card.halo_px
     else:
         recipe = load_recipe(path, options.overrides)
+        require_scaled(recipe, None, options)
         classes, diameter_px = open_source(recipe).classes, None
         stride = recipe.model.stride
         measured = -(-ASSUMED_HALO_PX // stride) * stride
@@ -280,22 +284,29 @@ def _looks(wanted: _Wanted, image: Image, options: RunOptions) -> tuple[str, ...
     Raises:
         InputError: pixels that are no numbers.
     """
-    recipe = wanted.recipe
+    recipe, sample = wanted.recipe, _sample(image, options)
     shown = _shown(image)
-    sample = replace(_sample(image, options), image=shown)
-    if (area := within_edges(recipe, sample)) is not None:
-        sample = replace(sample, ignore=~area.inside(((0, 0), area.shape)))
     if wanted.card is not None:
-        plane = model_plane(recipe, sample, diameter_px=_diameter(wanted, options))
+        area, diameter = within_edges(recipe, sample), _diameter(wanted, options)
+        if shown.shape == sample.image.shape:
+            sample, of_windows = replace(sample, image=shown), None
+        else:
+            tiled = replace(sample, image=shown)
+            of_windows = model_plane(recipe, tiled, diameter_px=diameter).intensity
+        if area is not None:
+            sample = replace(sample, ignore=~area.inside(((0, 0), area.shape)))
+        plane = model_plane(recipe, sample, diameter_px=diameter, intensity=of_windows)
         if (unlike := Outside.of(wanted.card, recipe, plane, area).unlike) is not None:
             return (unlike,)
     flat = not np.ptp(shown, axis=(1, 2)).any()
-    return ("the image has one value everywhere; check the file",) if flat else ()
+    said = "the image has one value wherever it was looked at; check the file"
+    return (said,) if flat else ()
 
 
 def _shown(image: Image) -> Array:
     """Return the pixels of an image, of a large one those of windows, side by side."""
-    if math.prod(image.shape) <= READ_VALUES:
+    most = READ_VALUES if isinstance(image.path, Path) else MOST_WINDOWS * WINDOW_PX**2
+    if math.prod(image.shape) <= most:
         return np.asarray(image[:, :, :])
     places = spread_windows(image.shape[1:], most=MOST_WINDOWS, side=WINDOW_PX)
     bands = groupby(places, key=lambda place: place[0].start)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from domainseg.images.windows import inspected_windows
 from domainseg.instances.basins import Decoded, decode
 from domainseg.model_plane import ModelPlane, model_plane
 from domainseg.models.model_file import ModelCard
-from domainseg.outside import scales_images, sizes_seen
+from domainseg.outside import Found, Outside, scales_images, sizes_seen
 from domainseg.records import Sample
 from domainseg.segmenter import Segmenter, decode_options
 from domainseg.tiling.forward import forward_maps
@@ -95,21 +96,31 @@ def estimate_diameter(
     return float(f"{best.diameter_px:.3g}")
 
 
-def doubted_diameter(
+def compared(
     segmenter: Segmenter,
     card: ModelCard,
     sample: Sample,
+    plane: ModelPlane,
+    found: Found,
     *,
-    intensity: Range,
     area: Inspected | None,
-) -> float | None:
-    """Return `estimate_diameter` of an image whose objects are doubtful at its own scale.
+    probe: bool = True,
+    fix: str | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """Return how an image and its objects compare with the training's (`Outside.judged`).
 
-    None too for a model that would not scale the image (`scales_images`).
+    ``found`` are its objects. Where their sizes are doubtful, these are measured at other scales,
+    unless ``probe`` forbids it, the model would not scale the image or it finds objects one by one.
+    ``fix`` is what to do about other sizes, where scaling the image is asked for in another way.
     """
-    if segmenter.detector is not None or not scales_images(segmenter.recipe, card):
-        return None
-    return estimate_diameter(segmenter, card, sample, intensity=intensity, area=area)
+    recipe = segmenter.recipe
+    outside, probed = Outside.of(card, recipe, plane, area), None
+    scales = scales_images(recipe, card)
+    if fix is not None and scales:
+        outside = replace(outside, fix=fix)
+    if probe and found.doubtful and segmenter.detector is None and scales:
+        probed = estimate_diameter(segmenter, card, sample, intensity=plane.intensity, area=area)
+    return outside.judged(found, plane.grid.scale_yx, probed)
 
 
 def diameter_readings(
@@ -151,7 +162,11 @@ def _reading(
     diameters, scores = [], []
     for rows, columns in inspected_windows(plane.grid, area, most=WINDOWS, side=WINDOW_PX):
         pixels = plane[:, rows, columns]
-        made = decode(forward_maps(segmenter.make_maps, pixels, segmenter.lattice), options)
+        maps = forward_maps(segmenter.make_maps, pixels, segmenter.lattice)
+        if area is not None:
+            box = ((rows.start, columns.start), (rows.stop, columns.stop))
+            maps = maps.within(area.on_grid(plane.grid, box))
+        made = decode(maps, options)
         inside = _inside(made, pixels.shape[1:])
         diameters.append(np.sqrt(4 / np.pi * made.areas_px[inside]))
         scores.append(made.scores[inside])

@@ -306,6 +306,7 @@ class _Scoring:
                 self.model.card,
                 sample,
                 intensity=self.ranges.get(entry.group),
+                area=within_edges(self.model.segmenter.recipe, sample),
             )
             model = model_at(self.model, diameter)
             return replace(self, model=model).looked_at(sample, entry, diameter, "estimate")

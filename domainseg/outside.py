@@ -106,10 +106,13 @@ def scales_images(recipe: Recipe, card: ModelCard) -> bool:
     defects, which have all sizes.
     """
     data = recipe.data
-    if data.channels == "die_map" or recipe.evaluate.defects:
-        return False
     fixed = (data.diameter_px, data.spacing_um, data.size_px)
-    return sizes_seen(card) is not None and fixed == (None, None, None)
+    return _judges_sizes(recipe) and sizes_seen(card) is not None and fixed == (None, None, None)
+
+
+def _judges_sizes(recipe: Recipe) -> bool:
+    """Return whether the sizes of a model's objects say anything of an image."""
+    return recipe.data.channels != "die_map" and not recipe.evaluate.defects
 
 
 def at_diameter(recipe: Recipe, card: ModelCard, diameter_px: float | None) -> Recipe:
@@ -159,8 +162,8 @@ class Outside:
         numbers: how it looks, by name; empty where that is not asked.
         compared: whether the model's file says how the images of its training looked.
         unlike: what is said where it looks unlike the training's images.
-        sizes: of the objects of the training, None where they are not known, and of defects, which
-            have all sizes.
+        sizes: of the objects of the training; None where they are not known, of defects, which have
+            all sizes, and of wafer maps.
         fix: what is said to do about objects of other sizes.
     """
 
@@ -182,7 +185,7 @@ class Outside:
             {} if numbers is None else dict(zip(FEATURES, numbers.round(5).tolist(), strict=True))
         )
         told = None if why is None else why.text()
-        sizes = None if recipe.evaluate.defects else sizes_seen(card)
+        sizes = sizes_seen(card) if _judges_sizes(recipe) else None
         return cls(shown, known is not None, told, sizes, _fix(recipe, card))
 
     def judged(
@@ -214,7 +217,11 @@ def said_of(record: Mapping[str, Any]) -> list[str]:
 def judged_again(
     record: Mapping[str, Any], found: Found, scale_yx: tuple[float, float]
 ) -> dict[str, Any]:
-    """Return what a run's record says of the training, for other objects."""
+    """Return what a run's record says of the training, for other objects.
+
+    Without the network nothing is measured anew: a diameter measured at other scales still holds
+    where the objects are doubtful, and is not asked for where they are not.
+    """
     return {**record, **_sized(record, found, scale_yx)}
 
 
@@ -228,11 +235,12 @@ def _sized(
     size = None
     if bounds is not None:
         known = f"those of its training images {bounds[0]:.3g} to {bounds[1]:.3g} px"
-        if median is not None and _beyond(median, bounds):
+        if found.doubtful and probed is not None:
+            if _beyond(probed * scale, bounds):
+                seen = f"at other scales the objects look {probed * scale:.3g} px across"
+                size = f"{seen}, {known}; {record['fix']}"
+        elif median is not None and _beyond(median, bounds):
             seen = f"the objects are {median:.3g} px across in the median as the model sees them"
-            size = f"{seen}, {known}; {record['fix']}"
-        elif probed is not None and _beyond(probed * scale, bounds):
-            seen = f"at other scales the objects look {probed * scale:.3g} px across"
             size = f"{seen}, {known}; {record['fix']}"
     return {"median_diameter_px": median, "size": size}
 

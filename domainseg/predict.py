@@ -179,15 +179,19 @@ class _Call:
         diameter = options.diameter_px
         if options.estimate_diameter:
             known = begun_record(folder)
-            image, limits = known.get("image", {}), None if area is None else area.to_record()
-            same = (
-                known.get("model", {}).get("sha256") == model.sha256
-                and image.get("sha256") == sha256
-                and image.get("select") == json.loads(json.dumps(dict(self.select)))
-                and _limits(known.get("area")) == _limits(limits)
+            asked = describe(
+                model,
+                sample,
+                where=sample.id,
+                sha256=sha256,
+                select=self.select,
+                diameter_px=None,
+                group=self.group,
+                area=area,
             )
-            if same and "diameter_from" in image:
-                diameter = image["diameter_px"]
+            same = _measured_with(known) == _measured_with(asked)
+            if same and "diameter_from" in known.get("image", {}):
+                diameter = known["image"]["diameter_px"]
             else:
                 self.tell("measuring the diameter", 0, 1)
                 diameter = estimate_diameter(
@@ -255,6 +259,25 @@ class _Call:
         everything = Inspected((image.shape[1], image.shape[2]))
         area = replace(area or everything, damaged=damaged)
         return None if area.is_everything else area
+
+
+def _measured_with(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that the diameter of an image's objects depends on, of a run's record."""
+    if not record:
+        return {}
+    image, recipe = record["image"], record["recipe"]
+    made: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "model": record["model"]["sha256"],
+                "image": [image[key] for key in ("sha256", "select", "group_intensity")],
+                "limits": _limits(record["area"]),
+                "precision": record["lattice"]["precision"],
+                "recipe": {**recipe, "data": {**recipe["data"], "diameter_px": None}},
+            }
+        )
+    )
+    return made
 
 
 def _limits(area: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from domainseg.atomic import atomic_path, make_folder
-from domainseg.diameter import doubted_diameter
+from domainseg.diameter import compared
 from domainseg.errors import OutputError, UsageError, sentence
 from domainseg.images.channels import DIE_FAILS, DIE_MAP, as_channels
 from domainseg.images.normalise import Range
@@ -23,10 +23,10 @@ from domainseg.instances.image_labels import NONE, strongest_class
 from domainseg.instances.measure import measure
 from domainseg.instances.planes import union
 from domainseg.model_plane import group_ranges, model_plane
-from domainseg.outside import Found, Outside
+from domainseg.outside import RECORD_KEY, Found, said_of
 from domainseg.records import Entry, Instances, Sample
 from domainseg.runs import Model, RunOptions, model_at, open_model
-from domainseg.segmenter import segment
+from domainseg.segmenter import segment, within_edges
 from domainseg.sources import Source, open_whole
 
 OBJECTS = "objects.parquet"
@@ -160,7 +160,7 @@ def _objects(
         ).instances()
         found.tables.append(_measured(model, sample, objects))
         row = _row(model.segmenter.classes, sample, objects)
-        if model.card.seen:
+        if model.card.seen and model.segmenter.recipe.data.channels != "die_map":
             group = ranges.get(entry.group)
             row["unlike_training"] = _unlike(model, sample, objects, options, group)
         found.images.append(row)
@@ -176,13 +176,17 @@ def _unlike(
     diameter = options.diameter_px or model.segmenter.diameter_px
     plane = model_plane(recipe, sample, diameter_px=diameter, intensity=group)
     found = Found.of(np.sqrt(4 / np.pi * objects.areas_px()), objects.scores)
-    probed: float | None = None
-    if found.doubtful and options.diameter_px is None:
-        probed = doubted_diameter(
-            model.segmenter, model.card, sample, intensity=plane.intensity, area=None
-        )
-    compared = Outside.of(model.card, recipe, plane, None)
-    return "; ".join(compared.judged(found, plane.grid.scale_yx, probed)[1]) or None
+    record, _ = compared(
+        model.segmenter,
+        model.card,
+        sample,
+        plane,
+        found,
+        area=within_edges(recipe, sample),
+        probe=options.diameter_px is None,
+        fix="segment the image by itself with --diameter-px auto",
+    )
+    return "; ".join(said_of(record[RECORD_KEY])) or None
 
 
 def _measured(model: Model, sample: Sample, objects: Instances) -> pl.DataFrame:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from domainseg import __version__
-from domainseg.diameter import doubted_diameter
+from domainseg.diameter import compared
 from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, image_sha256
 from domainseg.images.channels import seen_as
@@ -23,7 +23,8 @@ from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
 from domainseg.model_plane import model_plane
 from domainseg.models.model_file import ModelCard, find_model, model_sha256
-from domainseg.outside import Found, Outside, at_diameter, scales_images
+from domainseg.outside import Found, at_diameter, scales_images
+from domainseg.recipe import Recipe
 from domainseg.records import Sample
 from domainseg.run_files import TABLE
 from domainseg.run_folder import (
@@ -129,9 +130,16 @@ def open_model(path: Path, options: RunOptions) -> Model:
     segmenter, card = open_segmenter(
         path, overrides=options.overrides, device=options.device, precision=options.precision
     )
+    require_scaled(segmenter.recipe, card, options)
+    network_mb = 0.0 if options.max_memory_mb is None else _network_mb(segmenter)
+    return Model(path, model_sha256(path), segmenter, card, network_mb)
+
+
+def require_scaled(recipe: Recipe, card: ModelCard | None, options: RunOptions) -> None:
+    """Raise UsageError where a diameter is given to a model that works at none."""
     wanted = options.diameter_px is not None or options.estimate_diameter
-    recipe = segmenter.recipe
-    if wanted and recipe.data.diameter_px is None and not scales_images(recipe, card):
+    able = recipe.data.diameter_px is not None
+    if wanted and not able and (card is None or not scales_images(recipe, card)):
         said = "an estimate" if options.diameter_px is None else f"{options.diameter_px:g} px"
         raise UsageError(
             sentence(
@@ -141,8 +149,6 @@ def open_model(path: Path, options: RunOptions) -> Model:
                 fix="drop it, or train with data.diameter_px",
             )
         )
-    network_mb = 0.0 if options.max_memory_mb is None else _network_mb(segmenter)
-    return Model(path, model_sha256(path), segmenter, card, network_mb)
 
 
 def model_at(model: Model, diameter_px: float | None) -> Model:
@@ -242,14 +248,16 @@ def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell
     made = seen.make(folder, making, tell)
     found = made.found
     ended = time.monotonic()
-    compared = Outside.of(model.card, segmenter.recipe, plane, task.area)
-    objects = Found.in_table(folder / TABLE)
-    probed: float | None = None
-    if objects.doubtful and task.diameter_px is None:
-        probed = doubted_diameter(
-            segmenter, model.card, sample, intensity=plane.intensity, area=task.area
-        )
-    training, unlike = compared.judged(objects, plane.grid.scale_yx, probed)
+    training, unlike = compared(
+        segmenter,
+        model.card,
+        sample,
+        plane,
+        Found.in_table(folder / TABLE),
+        area=task.area,
+        # What was given or measured already is not measured again.
+        probe=task.diameter_px is None and "diameter_from" not in task.record["image"],
+    )
     timings: dict[str, float | int | None] = {
         "range_s": ranged - begun,
         "tiles_s": spent.seconds,

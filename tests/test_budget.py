@@ -291,7 +291,7 @@ def test_an_image_of_one_value_is_told(
     path = tmp_path / "flat.tif"
     tifffile.imwrite(path, np.full((150, 200), 7, np.uint16))
     found = predict_budget(recipe(tiling={"core_px": 64, "halo_px": 32}), path)
-    assert found.notes == ("the image has one value everywhere; check the file",)
+    assert found.notes == ("the image has one value wherever it was looked at; check the file",)
 
 
 def test_a_model_says_of_an_image_what_a_prediction_says(
@@ -361,7 +361,7 @@ def test_the_diameter_is_measured_by_a_model_and_by_no_recipe(
     PillowImage.fromarray(np.zeros((90, 90), np.uint8)).save(image)
     assert predict_budget(model, image, options=options).notes == (
         "too few objects to measure their diameter at any scale",
-        "the image has one value everywhere; check the file",
+        "the image has one value wherever it was looked at; check the file",
     )
     with pytest.raises(UsageError) as refused:
         predict_budget(recipe(), image, options=options)

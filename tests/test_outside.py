@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from domainseg.images.appearance import FEATURES, Looks, appearance
-from domainseg.outside import seen_in_training
+from domainseg.outside import Found, Outside, Sizes, judged_again, seen_in_training
 from domainseg.predict import predict
 from domainseg.predict_data import predict_data
 from domainseg.redecode import decode_run
@@ -72,7 +72,7 @@ def test_an_inverted_image_is_named(
     record = run_of(model, tmp_path / "a.tif", 255 - picture(discs, 100), tmp_path / "out")
     said = record["training"]["unlike"]
     assert "trained on: it looks inverted (distance" in said
-    assert said.endswith("; give the model its negative")
+    assert said.endswith("; invert it and predict that")
     assert said in record["warnings"]
     (folder,) = image_folders(tmp_path / "out")
     assert said in read_image(folder).warnings
@@ -118,6 +118,42 @@ def test_few_large_objects_are_measured_at_other_scales(
     assert told["size"] in record["warnings"]
     again = decode_run(tmp_path / "out" / "a", ["instances.min_area_px=20"])
     assert told["size"] in again.warnings
+
+
+@pytest.mark.parametrize(
+    ("count", "score", "doubtful"),
+    [(10, 0.95, False), (10, 0.8, True), (4, 0.95, True), (0, 0.0, True), (5, 0.95, False)],
+)
+def test_few_objects_and_unsure_ones_are_doubtful(count: int, score: float, doubtful: bool) -> None:
+    found = Found.of(np.full(count, 30.0), np.full(count, score))
+    assert found.doubtful == doubtful
+    assert found.median_px == (30 if count >= 5 else None)
+
+
+@pytest.mark.parametrize(
+    ("median", "doubtful", "probed", "said"),
+    [
+        (30.0, False, None, None),
+        (90.0, False, None, "are 90 px across"),
+        (5.0, True, 100.0, "look 100 px across"),
+        (30.0, True, 100.0, "look 100 px across"),
+        (30.0, False, 100.0, None),
+        (90.0, True, 30.0, None),
+        (90.0, True, None, "are 90 px across"),
+        (None, True, None, None),
+    ],
+)
+def test_what_is_measured_at_other_scales_counts_where_objects_are_doubtful(
+    median: float | None, doubtful: bool, probed: float | None, said: str | None
+) -> None:
+    sizes = Sizes(10.0, 12.0, 20.0, 36.0, 40.0)
+    outside = Outside({}, True, None, sizes, "scale the image")
+    record, told = outside.judged(Found(median, doubtful), (1.0, 1.0), probed)
+    assert len(told) == (0 if said is None else 1)
+    assert said is None or said in told[0]
+    # In another decode what was measured stays, and counts by the objects that are there now.
+    sure = judged_again(record["training"], Found(30.0, False), (1.0, 1.0))
+    assert sure["size"] is None
 
 
 def test_few_objects_of_the_right_size_are_not_named(

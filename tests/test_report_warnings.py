@@ -82,7 +82,7 @@ def test_the_page_says_once_what_several_images_share(runs: Path) -> None:
 def test_the_page_says_what_of_the_file_was_read(runs: Path) -> None:
     assert command(["report", str(runs), "-o", str(runs)]) == 0
     lines = blocks(runs)["How the images were read"]["lines"]
-    assert "Of the file only channel=1 was read (all 3 images)." in lines
+    assert "The file was read with --select channel=1 (all 3 images)." in lines
     assert any(line.startswith("The model was shown") for line in lines)
     assert any("look like those of the training is not known" in line for line in lines)
 

@@ -66,6 +66,31 @@ def test_a_small_region_of_a_large_image_has_the_windows(tmp_path: Path, scale: 
         assert 31_007 <= x / scale <= 31_908
 
 
+@pytest.mark.parametrize("corner", [0, 2900])
+def test_a_region_at_the_border_has_the_window(tmp_path: Path, corner: int) -> None:
+    shape = (3000, 3000)
+    regions = read_regions(square(tmp_path / "roi.geojson", corner, corner, 100))
+    (found,) = inspected_windows(
+        grid(shape, 1.0), Inspected(shape, regions=regions), most=9, side=256
+    )
+    start = 0 if corner == 0 else 2744
+    assert found == (slice(start, start + 256), slice(start, start + 256))
+
+
+def test_tiny_regions_far_apart_have_windows(tmp_path: Path) -> None:
+    shape = (50_000, 50_000)
+    places = [(100, 100), (49_000, 49_500), (20_123, 31_871)]
+    corners = [[[[x, y], [x + 30, y], [x + 30, y + 30], [x, y + 30], [x, y]]] for y, x in places]
+    roi = tmp_path / "roi.geojson"
+    roi.write_text(json.dumps({"type": "MultiPolygon", "coordinates": corners}))
+    area = Inspected(shape, regions=read_regions(roi))
+    found = inspected_windows(grid(shape, 1.0), area, most=9, side=256)
+    assert len(found) == 3
+    for (y, x), (rows, columns) in zip(places, found, strict=True):
+        assert rows.start <= y + 15 < rows.stop
+        assert columns.start <= x + 15 < columns.stop
+
+
 def test_of_regions_apart_all_have_windows(tmp_path: Path) -> None:
     shape = (4000, 4000)
     corners = [
@@ -88,9 +113,17 @@ def test_a_region_smaller_than_a_window_has_one(tmp_path: Path) -> None:
     assert middles([found]) == [(1030, 2030)]
 
 
-def test_where_nothing_is_inspected_in_the_middles_all_is_looked_at(tmp_path: Path) -> None:
+def test_where_nothing_is_inspected_in_the_middles_the_box_is_looked_at(tmp_path: Path) -> None:
     shape = (600, 600)
     area = Inspected(shape, left_out=(((0, 0), shape),))
     whole = list(spread_windows(shape, most=9, side=128))
     assert list(inspected_windows(grid(shape, 1.0), area, most=9, side=128)) == whole
     assert list(inspected_windows(grid(shape, 1.0), None, most=9, side=128)) == whole
+    # A ring: nothing is inspected in its middle, and it is as wide as a window.
+    outer = [[300, 300], [400, 300], [400, 400], [300, 400], [300, 300]]
+    inner = [[310, 310], [310, 390], [390, 390], [390, 310], [310, 310]]
+    roi = tmp_path / "roi.geojson"
+    roi.write_text(json.dumps({"type": "Polygon", "coordinates": [outer, inner]}))
+    area = Inspected(shape, regions=read_regions(roi))
+    (found,) = inspected_windows(grid(shape, 1.0), area, most=9, side=128)
+    assert middles([found]) == [(350, 350)]

@@ -105,8 +105,8 @@ class Unlike:
     Attributes:
         cause: the number that is furthest from that of the nearest image of the set; `INVERTED`
             where the negative is like the set, and `ONE_VALUE`.
-        value: of the image.
-        nearest: of the nearest image of the set.
+        value: of the image; of `INVERTED` its distance, of `ONE_VALUE` 0.
+        nearest: of the nearest image of the set; of `INVERTED` the distance of the negative.
         distance: to that image, in standard deviations.
         limit: distance from which on an image is unlike.
     """
@@ -121,10 +121,10 @@ class Unlike:
         """Return what is said of it, without a full stop."""
         apart = f"distance {self.distance:.1f}, limit {self.limit:.1f}"
         if self.cause == ONE_VALUE:
-            why, fix = "it has one value everywhere", "check the file"
+            why, fix = "it has one value wherever it was looked at", "check the file"
         elif self.cause == INVERTED:
             why = f"it looks inverted ({apart}, of its negative {self.nearest:.1f})"
-            fix = "give the model its negative"
+            fix = "invert it and predict that"
         else:
             above, below = _WORDS[self.cause]
             numbers = f"{self.cause} {self.value:.2g}, of the nearest {self.nearest:.2g}; {apart}"

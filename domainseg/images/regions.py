@@ -157,13 +157,30 @@ class Inspected:
     @property
     def extent(self) -> Box:
         """Box around the polygons, as far as it is in the image; all of it without any."""
-        height, width = self.shape
         if self.regions is None:
-            return (0, 0), (height, width)
-        x0, y0 = np.floor(self.regions.extents[:, :2].min(axis=0)).astype(int)
-        x1, y1 = np.ceil(self.regions.extents[:, 2:].max(axis=0)).astype(int)
-        low = (min(max(0, int(y0)), height - 1), min(max(0, int(x0)), width - 1))
-        return low, (min(height, max(int(y1), low[0] + 1)), min(width, max(int(x1), low[1] + 1)))
+            return (0, 0), self.shape
+        low, high = self.regions.extents[:, :2].min(axis=0), self.regions.extents[:, 2:].max(axis=0)
+        return self._inside_image(*low, *high)
+
+    def extents(self, most: int) -> tuple[Box, ...]:
+        """Return the boxes of at most so many polygons, evenly chosen; of all of it without any."""
+        if self.regions is None:
+            return (self.extent,)
+        count = min(len(self.regions), most)
+        chosen = (i * len(self.regions) // count for i in range(count))
+        return tuple(self._inside_image(*self.regions.extents[i]) for i in chosen)
+
+    def _inside_image(self, x0: float, y0: float, x1: float, y1: float) -> Box:
+        """Return a box of whole pixels in the image around one that may lie beyond it."""
+        low = [
+            min(max(0, math.floor(at)), size - 1)
+            for at, size in zip((y0, x0), self.shape, strict=True)
+        ]
+        high = [
+            min(size, max(math.ceil(at), least + 1))
+            for at, size, least in zip((y1, x1), self.shape, low, strict=True)
+        ]
+        return (low[0], low[1]), (high[0], high[1])
 
     def at(self, rows: Ints, columns: Ints) -> Mask:
         """Return which pixels of these rows and columns are inspected, bool ``(h, w)``.

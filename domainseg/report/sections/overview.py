@@ -23,7 +23,7 @@ from domainseg.report.document import (
 )
 from domainseg.report.evidence import CLASS, IMAGE, Evidence
 from domainseg.report.numbers import written
-from domainseg.report.sections.wording import counted, listed, wanted, warned
+from domainseg.report.sections.wording import counted, listed, selected, wanted, warned
 
 _DISPERSED = 0.01
 """Chance below which counts are said to differ more than independent objects would."""
@@ -117,8 +117,7 @@ def _assumed(evidence: Evidence) -> Iterable[str]:
     for image in evidence.images:
         said = [] if image.seen_as is None else [f"The model was shown {image.seen_as}"]
         if image.select:
-            chosen = ", ".join(f"{key}={value}" for key, value in image.select.items())
-            said.append(f"Of the file only {chosen} was read")
+            said.append(f"The file was read with --select {selected(image.select)}")
         if not image.compared:
             said.append(
                 "Whether images look like those of the training is not known: the model's file "

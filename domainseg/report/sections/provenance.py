@@ -17,6 +17,7 @@ from domainseg.report.document import (
     Value,
 )
 from domainseg.report.evidence import Evidence, InspectedImage, Model
+from domainseg.report.sections.wording import selected
 
 
 def provenance(evidence: Evidence) -> Section:
@@ -100,7 +101,7 @@ def _images(images: Sequence[InspectedImage]) -> Table:
         (
             image.name,
             ", ".join(image.channels),
-            ", ".join(f"{key}={value}" for key, value in image.select.items()) or None,
+            selected(image.select) or None,
             image.seen_as,
             image.dtype,
             *(image.spacing_um or (None, None)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from domainseg.report.evidence import Evidence
@@ -11,7 +11,7 @@ from domainseg.report.visible import shortened
 
 _NAMED = 3
 _WARNING = 300
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"(?<!\w)\d+(?:[.,]\d+)*(?!\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,14 @@ def listed(names: Sequence[str], total: int, noun: str) -> str:
     more = len(names) - _NAMED
     rest = f" and {more:,} more" if more > 0 else ""
     return f"{counted(len(names), noun)}: {shown}{rest}"
+
+
+def selected(select: Mapping[str, object]) -> str:
+    """Return what of a file was read, as it is asked for at the command line; empty for all."""
+    return " ".join(
+        f"{axis}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for axis, value in select.items()
+    )
 
 
 def warned(said: Iterable[tuple[str, str]], total: int) -> Iterator[str]:
