@@ -339,6 +339,33 @@ def test_of_a_large_image_windows_are_read(tmp_path: Path, monkeypatch: pytest.M
     np.testing.assert_array_equal(parts[0, :256, 256:512], pixels[122:378, 172:428])
 
 
+def test_edges_that_are_left_out_are_those_of_the_image_and_not_of_its_windows(
+    bright_model: Callable[..., Path],
+    tmp_path: Path,
+    measured: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The band below is wider than four windows, and unlike the training.
+    monkeypatch.setattr(budget_module, "READ_VALUES", 100)
+    rng = np.random.default_rng(0)
+    noise = [np.repeat(rng.random((1, 256, 256), np.float32), 3, axis=0) for _ in range(30)]
+    looks = Looks.of([appearance(one) for one in noise])
+    assert looks is not None
+    path = tmp_path / "a.tif"
+    pixels = rng.integers(0, 255, (3000, 700), np.uint8)
+    pixels[1500:] = 7
+    tifffile.imwrite(path, pixels)
+    fixed = {"normalise": {"scope": "fixed", "fixed_low": 0.0, "fixed_high": 255.0}}
+    said = []
+    for edges in ({}, {"bottom": 1500}):
+        model = bright_model(
+            seen={"looks": looks.to_json()}, data=fixed, image={"ignore_edges_px": edges}
+        )
+        said.append(predict_budget(model, path).notes)
+    assert len(said[0]) == 1
+    assert said[1] == ()
+
+
 def test_the_diameter_is_measured_by_a_model_and_by_no_recipe(
     recipe: Callable[..., Path],
     bright_model: Callable[..., Path],

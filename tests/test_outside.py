@@ -243,7 +243,12 @@ def test_a_data_set_names_its_images_that_are_unlike(
 ) -> None:
     (tmp_path / "data" / "images").mkdir(parents=True)
     (tmp_path / "data" / "labels").mkdir()
-    for name, pixels in (("a", picture(discs, 100)), ("b", 255 - picture(discs, 100))):
+    drawn = (
+        ("a", picture(discs, 100)),
+        ("b", 255 - picture(discs, 100)),
+        ("c", picture(discs, 100, radius=10.0)),
+    )
+    for name, pixels in drawn:
         tifffile.imwrite(tmp_path / "data" / "images" / f"{name}.tif", pixels)
         tifffile.imwrite(
             tmp_path / "data" / "labels" / f"{name}.tif", np.ones((140, 140), np.uint8)
@@ -255,9 +260,12 @@ def test_a_data_set_names_its_images_that_are_unlike(
     }
     made = predict_data(bright_model(seen=seen, data=data), tmp_path / "data", tmp_path / "out")
     images = pl.read_csv(made.folder / "images.csv")
-    first, second = images.sort("image")["unlike_training"].to_list()
+    first, second, third = images.sort("image")["unlike_training"].to_list()
     assert first is None
     assert second.startswith("the image looks unlike")
+    # The command of a whole data set does not scale its images.
+    assert "px across in the median" in third
+    assert third.endswith("; segment the image by itself with --diameter-px auto")
 
 
 def prepared(looks: NDArray[np.float64] | None, *areas: int) -> Prepared:
