@@ -289,12 +289,12 @@ def _looks(wanted: _Wanted, image: Image, options: RunOptions) -> tuple[str, ...
     if wanted.card is not None:
         area, diameter = within_edges(recipe, sample), _diameter(wanted, options)
         if shown.shape == sample.image.shape:
-            sample, of_windows = replace(sample, image=shown), None
+            ignore = None if area is None else ~area.inside(((0, 0), area.shape))
+            sample, of_windows = replace(sample, image=shown, ignore=ignore), None
         else:
+            # The range of the windows; a mask of a large image would not fit in memory.
             tiled = replace(sample, image=shown)
             of_windows = model_plane(recipe, tiled, diameter_px=diameter).intensity
-        if area is not None:
-            sample = replace(sample, ignore=~area.inside(((0, 0), area.shape)))
         plane = model_plane(recipe, sample, diameter_px=diameter, intensity=of_windows)
         if (unlike := Outside.of(wanted.card, recipe, plane, area).unlike) is not None:
             return (unlike,)

@@ -263,17 +263,15 @@ class _Call:
 
 def _measured_with(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that the diameter of an image's objects depends on, of a run's record."""
-    if not record:
-        return {}
-    image, recipe = record["image"], record["recipe"]
+    image, recipe = record.get("image", {}), record.get("recipe", {})
     made: dict[str, Any] = json.loads(
         json.dumps(
             {
-                "model": record["model"]["sha256"],
-                "image": [image[key] for key in ("sha256", "select", "group_intensity")],
-                "limits": _limits(record["area"]),
-                "precision": record["lattice"]["precision"],
-                "recipe": {**recipe, "data": {**recipe["data"], "diameter_px": None}},
+                "model": record.get("model", {}).get("sha256"),
+                "image": [image.get(key) for key in ("sha256", "select", "group_intensity")],
+                "limits": _limits(record.get("area")),
+                "precision": record.get("lattice", {}).get("precision"),
+                "recipe": {**recipe, "data": {**recipe.get("data", {}), "diameter_px": None}},
             }
         )
     )
