@@ -18,9 +18,8 @@ from domainseg.diameter import estimate_diameter
 from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, open_image
 from domainseg.images.appearance import MOST_WINDOWS, WINDOW_PX
-from domainseg.images.normalise import Range
 from domainseg.images.windows import spread_windows
-from domainseg.model_plane import model_plane
+from domainseg.model_plane import model_plane, model_shape
 from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.model_file import ModelCard, read_card
 from domainseg.outside import Outside, at_diameter
@@ -323,12 +322,7 @@ def _grid_px(
     note: tuple[str, ...] = ()
     if wanted.recipe.data.diameter_px is not None and options.diameter_px is None:
         note = (f"object diameter not given: {diameter:.3g} px assumed",)
-    # A range is given, so that none is measured: no pixel is read.
-    channels = wanted.recipe.data.channel_count
-    none = Range(np.zeros(channels, np.float32), np.ones(channels, np.float32))
-    sample = _sample(image, options)
-    plane = model_plane(wanted.recipe, sample, diameter_px=diameter, intensity=none)
-    return plane.grid.model_shape, note
+    return model_shape(wanted.recipe, _sample(image, options), diameter_px=diameter), note
 
 
 def _diameter(wanted: _Wanted, options: RunOptions) -> float | None:

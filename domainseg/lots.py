@@ -279,7 +279,8 @@ def _seen(dies: Dies, folder: Path, image: InspectedImage, grid: DieGrid) -> Die
 def _checked(folder: Path, image: InspectedImage) -> ImageCheck:
     """Return how good the image is, of its pixels what can be told where it still is."""
     _, height, width = image.shape
-    check = ImageCheck(coverage=image.inspected_px / (height * width))
+    coverage = image.inspected_px / (height * width)
+    check = ImageCheck(coverage=coverage, like_training=image.like_training)
     described = read_record(folder)["image"]
     try:
         with open_image(described["path"], select=described["select"]) as opened:

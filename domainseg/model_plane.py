@@ -128,6 +128,17 @@ def model_plane(
     return ModelPlane(chosen(level), grid, intensity, reading)
 
 
+def model_shape(recipe: Recipe, sample: Sample, *, diameter_px: float | None) -> tuple[int, int]:
+    """Return ``(H, W)`` of a sample's image on the model grid; no pixel is read.
+
+    Raises:
+        InputError: channels that do not fit, or a pixel size or diameter that is needed.
+    """
+    data = recipe.data
+    as_channels(sample.image, sample.channels, wanted=data.channels, where=sample.id)
+    return _model_grid(data, sample, diameter_px)[0].model_shape
+
+
 def levels_read(recipe: Recipe, sample: Sample, *, diameter_px: float | None) -> tuple[int, ...]:
     """Return the levels of a sample's image that a run reads: the first, and the network's.
 

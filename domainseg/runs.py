@@ -21,7 +21,7 @@ from domainseg.images import Image, image_sha256
 from domainseg.images.channels import seen_as
 from domainseg.images.normalise import Range
 from domainseg.images.regions import Inspected
-from domainseg.model_plane import model_plane
+from domainseg.model_plane import model_plane, model_shape
 from domainseg.models.model_file import ModelCard, find_model, model_sha256
 from domainseg.outside import Found, at_diameter, scales_images
 from domainseg.recipe import Recipe
@@ -212,11 +212,8 @@ def run_task(
 
 def _require_fit(model: Model, task: Task) -> None:
     """Raise InputError, before a folder is begun, unless an image fits the recipe."""
-    recipe, diameter = model.segmenter.recipe, task.diameter_px
-    diameter = model.segmenter.diameter_px if diameter is None else diameter
-    nothing = np.zeros(recipe.data.channel_count, np.float32)
-    # A range is given, so that none is measured: no pixel is read.
-    model_plane(recipe, task.sample, diameter_px=diameter, intensity=Range(nothing, nothing))
+    diameter = model.segmenter.diameter_px if task.diameter_px is None else task.diameter_px
+    model_shape(model.segmenter.recipe, task.sample, diameter_px=diameter)
 
 
 def _run(model: Model, task: Task, folder: Path, options: RunOptions, tell: Tell) -> Run:

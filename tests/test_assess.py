@@ -297,6 +297,10 @@ def test_clusters_are_of_one_unit_and_of_what_counts() -> None:
     assert made.defects["grade"].to_list()[3] == "review"
 
 
+LIKE = {"like_training": True}
+BESIDE = "W1 beside the images of the training"
+
+
 @pytest.mark.parametrize(
     ("require", "unit", "missing"),
     [
@@ -309,6 +313,9 @@ def test_clusters_are_of_one_unit_and_of_what_counts() -> None:
         ({"qc": {"focus_min": 0.2}}, wafer(), "focus of W1"),
         ({"qc": {"saturated_max": 0.1}}, wafer(check=ImageCheck(saturated=0.2)), "saturated of W1"),
         ({"qc": {"coverage_min": 0.9}}, wafer(check=ImageCheck(coverage=0.5)), "coverage of W1"),
+        ({"qc": LIKE}, wafer(check=ImageCheck(like_training=False)), BESIDE),
+        ({"qc": LIKE}, wafer(check=ImageCheck()), BESIDE),
+        ({"qc": LIKE}, wafer(), BESIDE),
     ],
 )
 def test_without_evidence_there_is_no_verdict(
@@ -320,11 +327,12 @@ def test_without_evidence_there_is_no_verdict(
 
 
 def test_evidence_that_is_there_is_no_hindrance() -> None:
-    good = wafer(check=ImageCheck(focus=0.5, saturated=0.0, coverage=1.0), failed=("a.png",))
+    check = ImageCheck(focus=0.5, saturated=0.0, coverage=1.0, like_training=True)
+    good = wafer(check=check, failed=("a.png",))
     require = {
         "min_area_cm2": 0.3,
         "max_failed": 1,
-        "qc": {"focus_min": 0.2, "saturated_max": 0.02, "coverage_min": 0.5},
+        "qc": {"focus_min": 0.2, "saturated_max": 0.02, "coverage_min": 0.5, **LIKE},
     }
     made = assess(lot(unit=good), rules(require=require))
     assert all(one.met for one in made.requirements)

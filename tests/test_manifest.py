@@ -89,12 +89,14 @@ def test_a_name_is_without_folder_and_ending(text: str, name: str) -> None:
     assert image_name(text) == name
 
 
-def image(name: str, *, area: float | None = 2.0, focus: float = 0.5) -> Lot:
+def image(
+    name: str, *, area: float | None = 2.0, focus: float = 0.5, like: bool | None = None
+) -> Lot:
     unit = Unit(
         name=name,
         area_cm2=area,
         area_mpx=3.0,
-        check=ImageCheck(focus, 0.0, 1.0),
+        check=ImageCheck(focus, 0.0, 1.0, like),
         source=name,
         sha256=name * 8,
     )
@@ -126,6 +128,23 @@ def test_images_of_a_unit_add_up_and_the_worst_of_their_checks_is_its(tmp_path: 
     assert made.defects["unit"].to_list() == ["Q", "P", "P"]
     # Where the images of a unit lie on it is not known.
     assert made.defects["x_um"].to_list() == [1.0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("likes", "like"),
+    [
+        ((True, True), True),
+        ((True, None), None),
+        ((True, False), False),
+        ((None, False), False),
+    ],
+)
+def test_one_image_unlike_the_training_makes_the_unit_so(
+    tmp_path: Path, likes: tuple[bool | None, bool | None], like: bool | None
+) -> None:
+    images = [image(name, like=one) for name, one in zip("ab", likes, strict=True)]
+    (unit,) = together(tmp_path, "image,unit_id\na,P\nb,P\n", *images).units
+    assert unit.check == ImageCheck(0.5, 0.0, 1.0, like)
 
 
 def test_an_image_without_a_run_is_one_that_could_not_be_read(tmp_path: Path) -> None:

@@ -198,6 +198,26 @@ def test_a_model_that_knows_nothing_of_its_training_says_nothing(
     assert not record["training"]["compared"]
     (folder,) = image_folders(tmp_path / "out")
     assert not read_image(folder).compared
+    assert read_image(folder).like_training is None
+
+
+@pytest.mark.parametrize(
+    ("radius", "inverted", "like"), [(5.0, False, True), (5.0, True, False), (15.0, False, False)]
+)
+def test_looks_and_sizes_make_an_image_like_those_of_the_training(
+    tmp_path: Path,
+    bright_model: Write,
+    seen: dict[str, Any],
+    discs: Draw,
+    radius: float,
+    inverted: bool,
+    like: bool,
+) -> None:
+    pixels = picture(discs, 100, radius=radius)
+    model = bright_model(seen=seen, data=FIXED)
+    run_of(model, tmp_path / "a.tif", 255 - pixels if inverted else pixels, tmp_path / "out")
+    (folder,) = image_folders(tmp_path / "out")
+    assert read_image(folder).like_training is like
 
 
 def test_a_decode_asks_again_for_the_sizes(

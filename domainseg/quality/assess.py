@@ -403,6 +403,11 @@ def _checks(unit: Unit, rules: Rules) -> Sequence[Requirement]:
         found = "not measured" if value is None else f"{value:.3g}"
         side = "at least" if at_least else "at most"
         made.append(Requirement(f"{name} of {unit.name}", found, f"{side} {limit:g}", met))
+    if wanted.like_training:
+        like = check.like_training
+        found = "not known" if like is None else "like it" if like else "unlike it"
+        name = f"{unit.name} beside the images of the training"
+        made.append(Requirement(name, found, "like it", like is True))
     return made
 
 

@@ -107,11 +107,14 @@ class ImageCheck:
         focus: sharpness, None where it was not measured.
         saturated: share of pixels at the ends of the range, None likewise.
         coverage: share of the image that was looked at, None likewise.
+        like_training: whether the image looks like those that its model was trained on, and its
+            objects have their sizes; None where that is not known.
     """
 
     focus: float | None = None
     saturated: float | None = None
     coverage: float | None = 1.0
+    like_training: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

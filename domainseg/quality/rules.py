@@ -261,11 +261,14 @@ class ImageQuality(Section):
         focus_min: least sharpness, as the report gives it.
         saturated_max: greatest share of saturated pixels.
         coverage_min: least share of the image that was looked at.
+        like_training: whether it must look like the images that its model was trained on, and
+            its objects have their sizes.
     """
 
     focus_min: NotNegative | None = None
     saturated_max: Share | None = None
     coverage_min: Share | None = None
+    like_training: bool = False
 
 
 class Require(Section):

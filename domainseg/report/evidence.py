@@ -57,6 +57,8 @@ class InspectedImage:
         warnings: one sentence each.
         compared: whether it is known if the image looks like those of the training, or it is a
             map that shows no light.
+        like_training: whether the image looks like those of the training and its objects have
+            their sizes; None where that is not known.
         model: the model used.
     """
 
@@ -77,6 +79,7 @@ class InspectedImage:
     versions: Mapping[str, Any]
     warnings: tuple[str, ...]
     compared: bool
+    like_training: bool | None
     model: Model
 
 

@@ -134,6 +134,7 @@ def read_image(folder: Path, *, name: str | None = None) -> InspectedImage:
         versions={"domainseg": record.text("domainseg"), **versions},
         warnings=record.texts("warnings"),
         compared=_compared(record),
+        like_training=_like_training(record),
         model=_model(record),
     )
 
@@ -145,6 +146,14 @@ def _compared(record: JsonRecord) -> bool:
     """
     told = record.values.get("training") or {}
     return bool(told.get("compared", True)) or not told.get("looks")
+
+
+def _like_training(record: JsonRecord) -> bool | None:
+    """Return whether image and objects are like the training's; None where neither is measured."""
+    told = record.values.get("training") or {}
+    if told.get("unlike") or told.get("size"):
+        return False
+    return True if told.get("compared") and told.get("looks") else None
 
 
 def _model(record: JsonRecord) -> Model:

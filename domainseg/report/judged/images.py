@@ -9,12 +9,13 @@ from domainseg.report.document import COUNT, MEASURE, Column, Section, Table
 _FOCUS = (
     "Focus is the deviation of the Laplacian over that of white noise of the same deviation: it "
     "compares images of one kind, and is no absolute measure. Saturated are pixels at an end of "
-    "their type's range."
+    "their type's range. Like the training is an image that looks like those its model was trained "
+    "on, with objects of their sizes."
 )
 
 
 def images(made: Assessment) -> Section | None:
-    """Return focus, saturation and coverage of each unit; None where there are no images."""
+    """Return how good the image of each unit is; None where there are no images."""
     seen = [unit for unit in made.lot.units if unit.check is not None or unit.failed]
     if not seen:
         return None
@@ -24,6 +25,7 @@ def images(made: Assessment) -> Section | None:
         Column("coverage_percent", "Coverage", MEASURE, "%"),
         Column("focus", "Focus", MEASURE),
         Column("saturated_percent", "Saturated", MEASURE, "%"),
+        Column("like_training", "Like the training"),
         Column("failed", "Could not be read", COUNT),
     )
     rows = tuple(
@@ -33,6 +35,7 @@ def images(made: Assessment) -> Section | None:
             _percent(check.coverage),
             check.focus,
             _percent(check.saturated),
+            _yes(check.like_training),
             len(unit.failed),
         )
         for unit in seen
@@ -40,6 +43,10 @@ def images(made: Assessment) -> Section | None:
     )
     table = Table("images", f"Images behind the verdict. {_FOCUS}", columns, rows)
     return Section("image-quality", "Image quality", (table,))
+
+
+def _yes(told: bool | None) -> str | None:
+    return None if told is None else "yes" if told else "no"
 
 
 def _percent(share: float | None) -> float | None:
