@@ -82,7 +82,7 @@ def main() -> None:
 def clocked(*words: object) -> float:
     """Run a command of domainseg and return its seconds."""
     begun = time.perf_counter()
-    command = [sys.executable, "-c", "from domainseg.cli import main; main()", *map(str, words)]
+    command = [sys.executable, "-m", "domainseg", *map(str, words)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begun
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,6 +203,15 @@ class TestCodes:
         with pytest.raises(SystemExit) as caught:
             main()
         assert caught.value.code == 2
+
+    def test_the_package_runs_as_the_command_does(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: Said
+    ) -> None:
+        monkeypatch.setattr("sys.argv", ["domainseg", "--help"])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_module("domainseg", run_name="__main__")
+        assert caught.value.code == 0
+        assert "predict" in capsys.readouterr().out
 
 
 class TestScreen:

@@ -64,6 +64,7 @@ LAYERS = (
         "verify_tiling",
     ),
     ("cli",),
+    ("__main__",),
 )
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 APART = (2, 4)
