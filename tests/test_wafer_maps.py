@@ -188,7 +188,21 @@ def test_the_styles_use_the_words_loc_and_edge_loc_in_their_own_ways() -> None:
     assert np.quantile(zone_centres("wm811k", "Loc"), 0.2) < 0.55
     for style in STYLES:
         assert np.quantile(zone_centres(style, "Center"), 0.95) < 0.45
-        assert np.quantile(zone_centres(style, "Edge-Ring"), 0.05) > 0.85
+        assert np.quantile(zone_centres(style, "Edge-Ring"), 0.2) > 0.85
+    assert np.quantile(zone_centres("mixed", "Edge-Ring"), 0.05) > 0.85
+
+
+def test_some_rings_of_wm811k_are_wide_bands_and_all_reach_the_rim() -> None:
+    wide = 0
+    for seed in range(100):
+        zone = draw_map(np.random.default_rng(seed), LOOKS["wm811k"], ("Edge-Ring",)).zones.any(0)
+        rows, columns = np.nonzero(zone)
+        v, u = 2 * (rows + 0.5) / zone.shape[0] - 1, 2 * (columns + 0.5) / zone.shape[1] - 1
+        away = np.hypot(v, u)
+        assert away.max() > 0.9
+        # A whole ring of an outer radius of 1 and a depth d has a mean radius of 1 - d/2, about.
+        wide += away.mean() < 0.9
+    assert 5 <= wide <= 35
 
 
 def test_a_map_is_the_same_every_time_and_in_a_larger_split() -> None:

@@ -148,12 +148,15 @@ def _edge_piece(rng: Draw, wafer: Wafer) -> Strike:
 
 
 def _edge_ring(rng: Draw, wafer: Wafer) -> Strike:
-    """Edge-Ring: mostly one die deep, deeper on one side, at times open."""
+    """Edge-Ring: mostly one die deep, now and then a wide band; deeper on one side, or open."""
     depth = 0.9 + rng.exponential(0.25)
+    lean, soft = rng.random() ** 2, 0.8
+    if rng.random() < 0.2:
+        depth = max(depth, rng.uniform(0.06, 0.42) * wafer.per_radius)
+        lean, soft = 0.4 * lean, rng.uniform(0.8, 1.0 + 0.2 * depth)
     away = away_from(wafer, any_angle(rng))
-    lean = rng.random() ** 2 * np.cos(away)
-    inside = depth * (1.0 + lean) - wafer.rim
-    share = falling(inside, wafer, over=0.8, frayed=rng.uniform(0.1, 0.3))
+    inside = depth * (1.0 + lean * np.cos(away)) - wafer.rim
+    share = falling(inside, wafer, over=soft, frayed=rng.uniform(0.1, 0.3))
     if rng.random() < 0.25:
         share = share * (away < np.pi * rng.uniform(0.7, 0.95))
     return Strike(share)
