@@ -18,6 +18,7 @@ from domainseg.diameter import estimate_diameter
 from domainseg.errors import UsageError, sentence
 from domainseg.images import Image, open_image
 from domainseg.images.appearance import MOST_WINDOWS, WINDOW_PX
+from domainseg.images.channels import as_channels
 from domainseg.images.windows import spread_windows
 from domainseg.model_plane import model_plane, model_shape
 from domainseg.models.heads.detection import DetectionHead
@@ -281,10 +282,13 @@ def _looks(wanted: _Wanted, image: Image, options: RunOptions) -> tuple[str, ...
     """Return what ``predict`` would say of how an image looks.
 
     Raises:
-        InputError: pixels that are no numbers.
+        InputError: pixels that are no numbers, or no dies where the model works on wafer maps.
     """
     recipe, sample = wanted.recipe, _sample(image, options)
     shown = _shown(image)
+    if recipe.data.channels == "die_map":
+        # Each read of a wafer map refuses what no die is.
+        as_channels(shown, image.channels, wanted="die_map", where=sample.id)[:, :, :]
     if wanted.card is not None:
         area, diameter = within_edges(recipe, sample), _diameter(wanted, options)
         if shown.shape == sample.image.shape:

@@ -325,6 +325,19 @@ def test_pixels_that_are_no_numbers_are_refused(
     assert measured == []
 
 
+def test_a_wafer_map_whose_values_are_no_dies_is_refused(
+    tmp_path: Path, measured: list[Any]
+) -> None:
+    path = tmp_path / "map.png"
+    map_ = np.ones((30, 26), np.uint8)
+    PillowImage.fromarray(map_).save(path)
+    assert predict_budget(Path("wafermap"), path).image_px == (30, 26)
+    map_[29, 25] = 30
+    PillowImage.fromarray(map_).save(path)
+    with pytest.raises(InputError, match="found the value 30 in a wafer map"):
+        predict_budget(Path("wafermap"), path)
+
+
 def test_of_a_large_image_windows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.tif"
     pixels = np.random.default_rng(0).integers(0, 255, (2000, 600), np.uint8)
