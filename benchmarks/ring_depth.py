@@ -5,8 +5,9 @@
 The maps are drawn here and not by the loader that the models learn from: a round wafer of SIDES
 dies across on which each die within a depth of the rim fails with one probability, and each other
 die with another. For each depth, in dies or in parts of the radius, the table says of how many of
-the maps the object of highest score is an Edge-Ring, what the others were called, and the mean
-IoU of the ring's mask with the dies within the depth.
+the maps, and of how many with each share of failing dies, the object of highest score is an
+Edge-Ring, what the others were called, and the mean IoU of the ring's mask with the dies within the
+depth.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ DEPTHS: tuple[tuple[str, float, float], ...] = (
 SEEDS = 5
 
 
-def maps(dies: float, part: float) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Yield maps, 0 off the wafer, 1 good, 2 failing, and the dies of the ring."""
+def maps(dies: float, part: float) -> Iterator[tuple[float, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Yield the share that fails, maps, 0 off the wafer, 1 good, 2 failing, and the ring."""
     for side, dense, sparse, seed in itertools.product(SIDES, DENSE, SPARSE, range(SEEDS)):
         rng = np.random.default_rng([seed, side])
         radius = side / 2
@@ -53,7 +54,7 @@ def maps(dies: float, part: float) -> Iterator[tuple[NDArray[np.uint8], NDArray[
         inside = away < radius
         ring = inside & (away > radius - dies - part * radius)
         fails = inside & (rng.random((side, side)) < np.where(ring, dense, sparse))
-        yield np.where(fails, DIE_FAILS, inside).astype(np.uint8), ring
+        yield dense, np.where(fails, DIE_FAILS, inside).astype(np.uint8), ring
 
 
 def main() -> None:
@@ -62,20 +63,26 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     segmenter, card = open_segmenter(parser.parse_args().model)
     names = (*card.classes, NONE)
-    print("| depth | maps | called Edge-Ring | IoU | others |")
-    print("|---|---|---|---|---|")
+    shares = " | ".join(f"{share:g} fail" for share in DENSE)
+    print(f"| depth | maps | called Edge-Ring | {shares} | IoU | others |")
+    print("|---" * (5 + len(DENSE)) + "|")
     for name, dies, part in DEPTHS:
         called: Counter[str] = Counter()
+        right: Counter[float] = Counter()
         ious = []
-        for map_, ring in maps(dies, part):
+        for dense, map_, ring in maps(dies, part):
             sample = Sample("map", map_[None], ("die",))
             found = segment(segmenter, sample).instances()
-            called[names[strongest_class(found, len(card.classes))]] += 1
+            label = names[strongest_class(found, len(card.classes))]
+            called[label] += 1
+            right[dense] += label == RING
             marked = union(found, found.classes == card.classes.index(RING))
             ious.append((marked & ring).sum() / (marked | ring).sum())
-        right = called.pop(RING, 0)
+        called.pop(RING, None)
         others = ", ".join(f"{one} {count}" for one, count in called.most_common())
-        print(f"| {name} | {len(ious)} | {right} | {np.mean(ious):.2f} | {others} |", flush=True)
+        by_share = " | ".join(str(right[share]) for share in DENSE)
+        figures = f"{len(ious)} | {right.total()} | {by_share} | {np.mean(ious):.2f}"
+        print(f"| {name} | {figures} | {others} |", flush=True)
 
 
 if __name__ == "__main__":

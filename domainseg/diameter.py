@@ -118,9 +118,10 @@ def compared(
     scales = scales_images(recipe, card)
     if fix is not None and scales:
         outside = replace(outside, fix=fix)
-    if probe and found.doubtful and segmenter.detector is None and scales:
+    probe = probe and found.doubtful and segmenter.detector is None and scales
+    if probe:
         probed = estimate_diameter(segmenter, card, sample, intensity=plane.intensity, area=area)
-    return outside.judged(found, plane.grid.scale_yx, probed)
+    return outside.judged(found, plane.grid.scale_yx, probed, probed=probe)
 
 
 def diameter_readings(

@@ -280,7 +280,8 @@ def _checked(folder: Path, image: InspectedImage) -> ImageCheck:
     """Return how good the image is, of its pixels what can be told where it still is."""
     _, height, width = image.shape
     coverage = image.inspected_px / (height * width)
-    check = ImageCheck(coverage=coverage, like_training=image.like_training)
+    like = image.like_training
+    check = ImageCheck(coverage=coverage, like=int(like is True), unlike=int(like is False))
     described = read_record(folder)["image"]
     try:
         with open_image(described["path"], select=described["select"]) as opened:

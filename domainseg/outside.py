@@ -189,12 +189,18 @@ class Outside:
         return cls(shown, known is not None, told, sizes, _fix(recipe, card))
 
     def judged(
-        self, found: Found, scale_yx: tuple[float, float], probed_px: float | None = None
+        self,
+        found: Found,
+        scale_yx: tuple[float, float],
+        probed_px: float | None = None,
+        *,
+        probed: bool = False,
     ) -> tuple[dict[str, Any], list[str]]:
         """Return what the record says with the objects found, and the sentences to say.
 
-        ``scale_yx`` leads from the image to the model grid; ``probed_px`` is the diameter that
-        was measured at other scales, px of the image, where what was found is doubtful.
+        ``scale_yx`` leads from the image to the model grid; ``probed`` is whether other scales
+        were looked at, and ``probed_px`` the diameter that was measured there, px of the image,
+        None where too few objects were found at every scale.
         """
         sizes = self.sizes
         record = {
@@ -203,6 +209,7 @@ class Outside:
             "unlike": self.unlike,
             "fix": self.fix,
             "diameters_px": None if sizes is None else [sizes.low, sizes.high],
+            "probed": probed,
             "probed_diameter_px": probed_px,
         }
         record |= _sized(record, found, scale_yx)

@@ -107,10 +107,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _worst(checks: Sequence[ImageCheck]) -> ImageCheck | None:
-    """Return the worst of each check; one that any image lacks is not known.
-
-    One image unlike those of the training is enough for the unit to be unlike them.
-    """
+    """Return the worst of each check, one that any image lacks not known, and the counts added."""
     if not checks:
         return None
 
@@ -119,6 +116,5 @@ def _worst(checks: Sequence[ImageCheck]) -> ImageCheck | None:
         assert callable(choose)
         return None if None in values else float(choose(values))
 
-    likes = [check.like_training for check in checks]
-    like = False if False in likes else None if None in likes else True
-    return ImageCheck(of("focus", min), of("saturated", max), of("coverage", min), like)
+    counts = {name: sum(getattr(c, name) for c in checks) for name in ("images", "like", "unlike")}
+    return ImageCheck(of("focus", min), of("saturated", max), of("coverage", min), **counts)

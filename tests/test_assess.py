@@ -297,8 +297,7 @@ def test_clusters_are_of_one_unit_and_of_what_counts() -> None:
     assert made.defects["grade"].to_list()[3] == "review"
 
 
-LIKE = {"like_training": True}
-BESIDE = "W1 beside the images of the training"
+UNLIKE = "images unlike those of the training"
 
 
 @pytest.mark.parametrize(
@@ -313,9 +312,10 @@ BESIDE = "W1 beside the images of the training"
         ({"qc": {"focus_min": 0.2}}, wafer(), "focus of W1"),
         ({"qc": {"saturated_max": 0.1}}, wafer(check=ImageCheck(saturated=0.2)), "saturated of W1"),
         ({"qc": {"coverage_min": 0.9}}, wafer(check=ImageCheck(coverage=0.5)), "coverage of W1"),
-        ({"qc": LIKE}, wafer(check=ImageCheck(like_training=False)), BESIDE),
-        ({"qc": LIKE}, wafer(check=ImageCheck()), BESIDE),
-        ({"qc": LIKE}, wafer(), BESIDE),
+        ({"max_unlike_share": 0}, wafer(check=ImageCheck(unlike=1)), UNLIKE),
+        ({"max_unlike_share": 0}, wafer(check=ImageCheck()), UNLIKE),
+        ({"max_unlike_share": 0.5}, wafer(), UNLIKE),
+        ({"max_unlike_share": 0.05}, wafer(check=ImageCheck(images=19, like=18)), UNLIKE),
     ],
 )
 def test_without_evidence_there_is_no_verdict(
@@ -326,13 +326,29 @@ def test_without_evidence_there_is_no_verdict(
     assert made.outcome == "INDETERMINATE"
 
 
+@pytest.mark.parametrize(
+    ("check", "found"),
+    [
+        (ImageCheck(images=3, like=1, unlike=1), "1 unlike and 1 not known of 3 (W1)"),
+        (ImageCheck(images=3, like=2, unlike=1), "1 unlike of 3 (W1)"),
+        (ImageCheck(images=3, like=1), "2 not known of 3 (W1)"),
+        (ImageCheck(images=3, like=3), "none of 3"),
+        (None, "1 not known of 1 (W1)"),
+    ],
+)
+def test_images_unlike_the_training_are_counted(check: ImageCheck | None, found: str) -> None:
+    made = assess(lot(unit=wafer(check=check)), rules(require={"max_unlike_share": 0.1}))
+    assert [one.found for one in made.requirements if one.name == UNLIKE] == [found]
+
+
 def test_evidence_that_is_there_is_no_hindrance() -> None:
-    check = ImageCheck(focus=0.5, saturated=0.0, coverage=1.0, like_training=True)
+    check = ImageCheck(focus=0.5, saturated=0.0, coverage=1.0, images=20, like=19, unlike=1)
     good = wafer(check=check, failed=("a.png",))
     require = {
         "min_area_cm2": 0.3,
         "max_failed": 1,
-        "qc": {"focus_min": 0.2, "saturated_max": 0.02, "coverage_min": 0.5, **LIKE},
+        "qc": {"focus_min": 0.2, "saturated_max": 0.02, "coverage_min": 0.5},
+        "max_unlike_share": 0.05,
     }
     made = assess(lot(unit=good), rules(require=require))
     assert all(one.met for one in made.requirements)

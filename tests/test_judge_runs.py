@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -114,6 +115,31 @@ def test_the_image_is_checked_where_it_still_is(wafer: Path) -> None:
     check = judged(wafer).assessment.lot.units[0].check
     assert check is not None
     assert (check.coverage, check.focus, check.saturated) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("told", "found", "outcome"),
+    [
+        ({"compared": True, "unlike": None}, "none of 1", "PASS"),
+        ({"compared": True, "unlike": "it looks inverted"}, "1 unlike of 1", "INDETERMINATE"),
+        ({"compared": False, "unlike": None}, "1 not known of 1", "INDETERMINATE"),
+    ],
+)
+def test_rules_may_ask_for_images_like_the_training(
+    wafer: Path, told: dict[str, Any], found: str, outcome: str
+) -> None:
+    path = wafer / "run" / "train-00000" / "run.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["training"] |= {"looks": {"level": 0.5}, "size": None, **told}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    with (wafer / "rules.yaml").open("a", encoding="utf-8") as file:
+        file.write("require: {max_unlike_share: 0.05}\n")
+    made = judged(wafer).assessment
+    (one,) = [one for one in made.requirements if one.name.startswith("images unlike")]
+    assert one.found.startswith(found)
+    assert made.outcome == outcome
+    page = (wafer / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Like the training" in page
 
 
 def test_a_run_without_a_die_grid_is_an_image(wafer: Path, capsys: Said) -> None:

@@ -96,7 +96,7 @@ def image(
         name=name,
         area_cm2=area,
         area_mpx=3.0,
-        check=ImageCheck(focus, 0.0, 1.0, like),
+        check=ImageCheck(focus, 0.0, 1.0, like=int(like is True), unlike=int(like is False)),
         source=name,
         sha256=name * 8,
     )
@@ -124,27 +124,16 @@ def test_images_of_a_unit_add_up_and_the_worst_of_their_checks_is_its(tmp_path: 
     assert [unit.name for unit in made.units] == ["Q", "P"]
     unit = made.units[1]
     assert (unit.lot, unit.area_cm2, unit.area_mpx) == ("L", 4.0, 6.0)
-    assert unit.check == ImageCheck(0.1, 0.0, 1.0)
+    assert unit.check == ImageCheck(0.1, 0.0, 1.0, images=2)
     assert made.defects["unit"].to_list() == ["Q", "P", "P"]
     # Where the images of a unit lie on it is not known.
     assert made.defects["x_um"].to_list() == [1.0, None, None]
 
 
-@pytest.mark.parametrize(
-    ("likes", "like"),
-    [
-        ((True, True), True),
-        ((True, None), None),
-        ((True, False), False),
-        ((None, False), False),
-    ],
-)
-def test_one_image_unlike_the_training_makes_the_unit_so(
-    tmp_path: Path, likes: tuple[bool | None, bool | None], like: bool | None
-) -> None:
-    images = [image(name, like=one) for name, one in zip("ab", likes, strict=True)]
-    (unit,) = together(tmp_path, "image,unit_id\na,P\nb,P\n", *images).units
-    assert unit.check == ImageCheck(0.5, 0.0, 1.0, like)
+def test_images_like_the_training_and_unlike_it_add_up(tmp_path: Path) -> None:
+    images = [image("a", like=True), image("b", like=None), image("c", like=False)]
+    (unit,) = together(tmp_path, "image,unit_id\na,P\nb,P\nc,P\n", *images).units
+    assert unit.check == ImageCheck(0.5, 0.0, 1.0, images=3, like=1, unlike=1)
 
 
 def test_an_image_without_a_run_is_one_that_could_not_be_read(tmp_path: Path) -> None:

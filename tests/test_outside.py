@@ -18,6 +18,7 @@ from domainseg.outside import Found, Outside, Sizes, judged_again, seen_in_train
 from domainseg.predict import predict
 from domainseg.predict_data import predict_data
 from domainseg.redecode import decode_run
+from domainseg.report import run_folder as run_folder_module
 from domainseg.report.run_folder import image_folders, read_image
 from domainseg.runs import RunOptions
 from domainseg.training.prepared import Prepared
@@ -218,6 +219,34 @@ def test_looks_and_sizes_make_an_image_like_those_of_the_training(
     run_of(model, tmp_path / "a.tif", 255 - pixels if inverted else pixels, tmp_path / "out")
     (folder,) = image_folders(tmp_path / "out")
     assert read_image(folder).like_training is like
+
+
+@pytest.mark.parametrize(
+    ("told", "like"),
+    [
+        ({}, None),
+        ({"compared": False}, None),
+        ({"looks": {}}, None),
+        ({"median_diameter_px": 9.0}, True),
+        ({"probed": True}, True),
+        ({"diameters_px": None}, True),
+        ({"median_diameter_px": 90.0, "size": "too large"}, False),
+        ({"compared": False, "unlike": "inverted"}, False),
+    ],
+)
+def test_like_the_training_is_what_was_measured_and_found_so(
+    told: dict[str, Any], like: bool | None
+) -> None:
+    record = {
+        "looks": {"level": 0.5},
+        "compared": True,
+        "unlike": None,
+        "diameters_px": [8, 12],
+        "median_diameter_px": None,
+        "probed": False,
+        "size": None,
+    }
+    assert vars(run_folder_module)["_like_training"](record | told) is like
 
 
 def test_a_decode_asks_again_for_the_sizes(

@@ -15,7 +15,13 @@ from torch import nn
 
 from domainseg.errors import InputError, ModelFileError, RecipeError
 from domainseg.images.normalise import Range
-from domainseg.model_plane import group_range, group_ranges, model_plane, object_diameter
+from domainseg.model_plane import (
+    group_range,
+    group_ranges,
+    model_plane,
+    model_shape,
+    object_diameter,
+)
 from domainseg.models.heads.detection import DetectionHead
 from domainseg.models.model_file import find_model, read_model, save_model
 from domainseg.recipe import recipe_from_json
@@ -176,6 +182,28 @@ def test_pixels_as_stored_give_the_bits_of_those_in_the_range(
     one, two = forward_maps(maker, plane, lattice), forward_maps(ranged, plane.stored, lattice)
     assert (one.foreground == two.foreground).all()
     assert (one.height == two.height).all()
+
+
+class _Unread:
+    """A plane that nothing may be read of."""
+
+    shape, dtype = (1, 40, 60), np.dtype(np.uint8)
+
+    def __getitem__(self, key: object) -> Any:
+        raise AssertionError("a pixel was read")
+
+
+@pytest.mark.parametrize("diameter_px", [5.0, 8.0, 20.0])
+def test_the_shape_on_the_model_grid_takes_no_pixel(
+    recipe_values: Values, diameter_px: float
+) -> None:
+    values = recipe_values(data={"normalise": {}, "diameter_px": 5.0})
+    recipe = recipe_from_json(values, where="test")
+    found = model_shape(recipe, Sample("a", _Unread(), ("grey",)), diameter_px=diameter_px)
+    sample = Sample("a", np.ones((1, 40, 60), np.uint8), ("grey",))
+    assert found == model_plane(recipe, sample, diameter_px=diameter_px).grid.model_shape
+    with pytest.raises(InputError, match="channels"):
+        model_shape(recipe, Sample("a", _Unread(), ("x", "y")), diameter_px=diameter_px)
 
 
 def test_pixels_that_are_resampled_or_real_are_not_given_as_stored(recipe_values: Values) -> None:

@@ -25,6 +25,9 @@ from domainseg.quality.severity import Measured, Verdicts, graded, verdicts
 from domainseg.quality.spatial import clusters
 from domainseg.quality.zones import Area, Boxes, first_zone
 
+NAMED = 3
+"""Units that a requirement names."""
+
 Outcome = Literal["PASS", "FAIL", "INDETERMINATE"]
 Floats = NDArray[np.float64]
 
@@ -382,6 +385,8 @@ def _requirements(lot: Lot, rules: Rules) -> Sequence[Requirement]:
                 failed <= wanted.max_failed,
             )
         )
+    if wanted.max_unlike_share is not None:
+        made.append(_alike(lot, wanted.max_unlike_share))
     for unit in lot.units:
         made += _checks(unit, rules)
     return made
@@ -403,12 +408,21 @@ def _checks(unit: Unit, rules: Rules) -> Sequence[Requirement]:
         found = "not measured" if value is None else f"{value:.3g}"
         side = "at least" if at_least else "at most"
         made.append(Requirement(f"{name} of {unit.name}", found, f"{side} {limit:g}", met))
-    if wanted.like_training:
-        like = check.like_training
-        found = "not known" if like is None else "like it" if like else "unlike it"
-        name = f"{unit.name} beside the images of the training"
-        made.append(Requirement(name, found, "like it", like is True))
     return made
+
+
+def _alike(lot: Lot, most: float) -> Requirement:
+    """Return whether few enough images are unlike the training's, or not known to be like them."""
+    checks = [(unit.name, unit.check or ImageCheck()) for unit in lot.units]
+    images, like = sum(one.images for _, one in checks), sum(one.like for _, one in checks)
+    unlike = sum(one.unlike for _, one in checks)
+    parts = [f"{unlike} unlike"] * (unlike > 0)
+    parts += [f"{images - like - unlike} not known"] * (like + unlike < images)
+    named = [name for name, one in checks if one.like < one.images]
+    where = ", ".join(named[:NAMED]) + (", ..." if len(named) > NAMED else "")
+    found = f"{' and '.join(parts)} of {images} ({where})" if parts else f"none of {images}"
+    met = like == images or (images - like) / images <= most
+    return Requirement("images unlike those of the training", found, f"at most {most:.3g}", met)
 
 
 def _outcome(results: Sequence[RuleResult], requirements: Sequence[Requirement]) -> Outcome:

@@ -107,14 +107,18 @@ class ImageCheck:
         focus: sharpness, None where it was not measured.
         saturated: share of pixels at the ends of the range, None likewise.
         coverage: share of the image that was looked at, None likewise.
-        like_training: whether the image looks like those that its model was trained on, and its
-            objects have their sizes; None where that is not known.
+        images: how many images this is of.
+        like: how many of them are like those that their model was trained on, by how they look
+            and, where sizes are judged, by the sizes of their objects.
+        unlike: how many are unlike them; of the others it is not known.
     """
 
     focus: float | None = None
     saturated: float | None = None
     coverage: float | None = 1.0
-    like_training: bool | None = None
+    images: int = 1
+    like: int = 0
+    unlike: int = 0
 
 
 @dataclass(frozen=True, slots=True)

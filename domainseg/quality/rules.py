@@ -261,14 +261,11 @@ class ImageQuality(Section):
         focus_min: least sharpness, as the report gives it.
         saturated_max: greatest share of saturated pixels.
         coverage_min: least share of the image that was looked at.
-        like_training: whether it must look like the images that its model was trained on, and
-            its objects have their sizes.
     """
 
     focus_min: NotNegative | None = None
     saturated_max: Share | None = None
     coverage_min: Share | None = None
-    like_training: bool = False
 
 
 class Require(Section):
@@ -278,12 +275,15 @@ class Require(Section):
         min_area_cm2: least inspected area.
         min_units: fewest units.
         max_failed: most images that could not be read.
+        max_unlike_share: greatest share of the images that are unlike those that their model was
+            trained on, or of which that is not known; null = any.
         qc: of each image.
     """
 
     min_area_cm2: NotNegative = 0.0
     min_units: Annotated[int, Field(ge=1)] = 1
     max_failed: Annotated[int, Field(ge=0)] = 0
+    max_unlike_share: Share | None = None
     qc: ImageQuality = ImageQuality()
 
 

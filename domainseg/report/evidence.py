@@ -58,7 +58,7 @@ class InspectedImage:
         compared: whether it is known if the image looks like those of the training, or it is a
             map that shows no light.
         like_training: whether the image looks like those of the training and its objects have
-            their sizes; None where that is not known.
+            their sizes, where sizes are judged; None where that is not known.
         model: the model used.
     """
 

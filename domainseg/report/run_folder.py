@@ -5,7 +5,7 @@ A run is one image's folder, or a folder with several of those in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,7 @@ def read_image(folder: Path, *, name: str | None = None) -> InspectedImage:
     known = image.values.get("spacing_um") is not None
     spacing = image.numbers("spacing_um", length=2) if known else None
     scale = record.record("grid").numbers("scale", length=2)
+    training = record.mapping("training") if "training" in record.values else {}
     return InspectedImage(
         name=name or image.text("name"),
         sha256=image.text("sha256"),
@@ -133,27 +134,32 @@ def read_image(folder: Path, *, name: str | None = None) -> InspectedImage:
         lattice=record.mapping("lattice"),
         versions={"domainseg": record.text("domainseg"), **versions},
         warnings=record.texts("warnings"),
-        compared=_compared(record),
-        like_training=_like_training(record),
+        compared=_compared(training),
+        like_training=_like_training(training),
         model=_model(record),
     )
 
 
-def _compared(record: JsonRecord) -> bool:
+def _compared(training: Mapping[str, Any]) -> bool:
     """Return whether a run knows if its image looks like those of the training.
 
     Of runs that do not say so, and of images without looks, nothing is told.
     """
-    told = record.values.get("training") or {}
-    return bool(told.get("compared", True)) or not told.get("looks")
+    return bool(training.get("compared", True)) or not training.get("looks")
 
 
-def _like_training(record: JsonRecord) -> bool | None:
-    """Return whether image and objects are like the training's; None where neither is measured."""
-    told = record.values.get("training") or {}
-    if told.get("unlike") or told.get("size"):
+def _like_training(training: Mapping[str, Any]) -> bool | None:
+    """Return whether image and objects are like the training's, None where that is not known.
+
+    Sizes are not judged of defects, and are not known where there are few objects and none were
+    looked for at other scales.
+    """
+    if training.get("unlike") or training.get("size"):
         return False
-    return True if told.get("compared") and told.get("looks") else None
+    looks = training.get("compared") and training.get("looks")
+    measured = training.get("median_diameter_px") is not None or training.get("probed")
+    sizes = measured or training.get("diameters_px") is None
+    return True if looks and sizes else None
 
 
 def _model(record: JsonRecord) -> Model:

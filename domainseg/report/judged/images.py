@@ -9,8 +9,9 @@ from domainseg.report.document import COUNT, MEASURE, Column, Section, Table
 _FOCUS = (
     "Focus is the deviation of the Laplacian over that of white noise of the same deviation: it "
     "compares images of one kind, and is no absolute measure. Saturated are pixels at an end of "
-    "their type's range. Like the training is an image that looks like those its model was trained "
-    "on, with objects of their sizes."
+    "their type's range. Like the training are images that look like those their model was trained "
+    "on, with objects of their sizes where sizes are judged; of what is neither like nor unlike it "
+    "is not known."
 )
 
 
@@ -25,7 +26,9 @@ def images(made: Assessment) -> Section | None:
         Column("coverage_percent", "Coverage", MEASURE, "%"),
         Column("focus", "Focus", MEASURE),
         Column("saturated_percent", "Saturated", MEASURE, "%"),
-        Column("like_training", "Like the training"),
+        Column("images", "Images", COUNT),
+        Column("like", "Like the training", COUNT),
+        Column("unlike", "Unlike it", COUNT),
         Column("failed", "Could not be read", COUNT),
     )
     rows = tuple(
@@ -35,7 +38,9 @@ def images(made: Assessment) -> Section | None:
             _percent(check.coverage),
             check.focus,
             _percent(check.saturated),
-            _yes(check.like_training),
+            check.images,
+            check.like,
+            check.unlike,
             len(unit.failed),
         )
         for unit in seen
@@ -43,10 +48,6 @@ def images(made: Assessment) -> Section | None:
     )
     table = Table("images", f"Images behind the verdict. {_FOCUS}", columns, rows)
     return Section("image-quality", "Image quality", (table,))
-
-
-def _yes(told: bool | None) -> str | None:
-    return None if told is None else "yes" if told else "no"
 
 
 def _percent(share: float | None) -> float | None:
