@@ -42,7 +42,7 @@ WAFER = {
     "residue_um": [200, 600],
     "chip_um": [60, 400],
 }
-"""A wafer of the pixels that the shipped model learned from, with all lengths times ten."""
+"""A wafer like those that the shipped model learned from, at larger pixels, small and whole."""
 
 
 MAPS = {
