@@ -139,7 +139,7 @@ def test_rules_may_ask_for_images_like_the_training(
     assert one.found.startswith(found)
     assert made.outcome == outcome
     page = (wafer / "out" / "report.html").read_text(encoding="utf-8")
-    assert "Like the training" in page
+    assert "Alike" in page
 
 
 def test_a_run_without_a_die_grid_is_an_image(wafer: Path, capsys: Said) -> None:

@@ -9,9 +9,9 @@ from domainseg.report.document import COUNT, MEASURE, Column, Section, Table
 _FOCUS = (
     "Focus is the deviation of the Laplacian over that of white noise of the same deviation: it "
     "compares images of one kind, and is no absolute measure. Saturated are pixels at an end of "
-    "their type's range. Like the training are images that look like those their model was trained "
-    "on, with objects of their sizes where sizes are judged; of what is neither like nor unlike it "
-    "is not known."
+    "their type's range. Alike are images that look like those their model was trained on, with "
+    "objects of their sizes where sizes are judged, and unlike those that do not; of others it is "
+    "not known."
 )
 
 
@@ -27,9 +27,9 @@ def images(made: Assessment) -> Section | None:
         Column("focus", "Focus", MEASURE),
         Column("saturated_percent", "Saturated", MEASURE, "%"),
         Column("images", "Images", COUNT),
-        Column("like", "Like the training", COUNT),
-        Column("unlike", "Unlike it", COUNT),
-        Column("failed", "Could not be read", COUNT),
+        Column("like", "Alike", COUNT),
+        Column("unlike", "Unlike", COUNT),
+        Column("failed", "Not read", COUNT),
     )
     rows = tuple(
         (
