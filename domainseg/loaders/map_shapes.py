@@ -150,7 +150,7 @@ def _edge_piece(rng: Draw, wafer: Wafer) -> Strike:
 def _edge_ring(rng: Draw, wafer: Wafer) -> Strike:
     """Edge-Ring: mostly one die deep, now and then a wide band; deeper on one side, or open.
 
-    The set has hardly any wide bands; they are drawn so that a model knows them, too.
+    The wide bands are not measured on the set: they are drawn so that a model knows them, too.
     """
     depth = 0.9 + rng.exponential(0.25)
     lean, soft = rng.random() ** 2, 0.8
