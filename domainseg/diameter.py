@@ -110,7 +110,8 @@ def compared(
     """Return how an image and its objects compare with the training's (`Outside.judged`).
 
     ``found`` are its objects. Where their sizes are doubtful, these are measured at other scales,
-    unless ``probe`` forbids it, the model would not scale the image or it finds objects one by one.
+    unless ``probe`` forbids it, as the size was given or measured before, the model would not scale
+    the image or it finds objects one by one.
     ``fix`` is what to do about other sizes, where scaling the image is asked for in another way.
     """
     recipe = segmenter.recipe
@@ -118,10 +119,10 @@ def compared(
     scales = scales_images(recipe, card)
     if fix is not None and scales:
         outside = replace(outside, fix=fix)
-    probe = probe and found.doubtful and segmenter.detector is None and scales
-    if probe:
+    looked = probe and found.doubtful and segmenter.detector is None and scales
+    if looked:
         probed = estimate_diameter(segmenter, card, sample, intensity=plane.intensity, area=area)
-    return outside.judged(found, plane.grid.scale_yx, probed, probed=probe)
+    return outside.judged(found, plane.grid.scale_yx, probed, probed=looked or not probe)
 
 
 def diameter_readings(

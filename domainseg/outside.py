@@ -198,9 +198,9 @@ class Outside:
     ) -> tuple[dict[str, Any], list[str]]:
         """Return what the record says with the objects found, and the sentences to say.
 
-        ``scale_yx`` leads from the image to the model grid; ``probed`` is whether other scales
-        were looked at, and ``probed_px`` the diameter that was measured there, px of the image,
-        None where too few objects were found at every scale.
+        ``scale_yx`` leads from the image to the model grid; ``probed`` is whether the size was
+        given or looked for at other scales, and ``probed_px`` the diameter that was measured there,
+        px of the image, None where too few objects were found at every scale.
         """
         sizes = self.sizes
         record = {

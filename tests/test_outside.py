@@ -176,6 +176,19 @@ def test_an_empty_image_is_not_called_of_another_size(
     assert (record["objects"], record["training"]["size"]) == (0, None)
 
 
+@pytest.mark.parametrize(
+    "options", [RunOptions(), RunOptions(diameter_px=10.0), RunOptions(estimate_diameter=True)]
+)
+def test_sizes_of_an_empty_image_count_as_looked_for(
+    tmp_path: Path, bright_model: Write, seen: dict[str, Any], options: RunOptions
+) -> None:
+    model = bright_model(seen={"diameters_px": seen["diameters_px"]}, data=FIXED)
+    tifffile.imwrite(tmp_path / "a.tif", np.full((90, 90), 10, np.uint8))
+    (run,) = predict(model, [tmp_path / "a.tif"], tmp_path / "out", options=options)
+    record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    assert (record["training"]["probed"], record["training"]["size"]) == (True, None)
+
+
 def test_sizes_are_those_the_network_sees(
     tmp_path: Path, bright_model: Write, seen: dict[str, Any], discs: Draw
 ) -> None:
